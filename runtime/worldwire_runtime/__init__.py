@@ -1,0 +1,1 @@
+"""The runtime of worldwire: model, memory, sessions and server."""

@@ -1,0 +1,100 @@
+"""The command `worldwire`: finds its verbs among the entry points of the group `worldwire.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points, version
+
+from worldwire.errors import MissingExtraError, WorldwireError
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb: its help line, what it adds to a parser, and what it does (returns the exit status).
+
+    Modules that hold a Command import torch, moderngl or pygame inside `run`, so that the help stays quick.
+    """
+
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb. Errors of ours become one message on stderr and exit status 2; Ctrl-C gives 130."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        args = _parser().parse_args(argv)
+        return int(args.run(args))
+    except WorldwireError as error:
+        sys.stderr.write(f"worldwire: {error}\n")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="worldwire", description="Step into a generated world.")
+    parser.add_argument("--version", action="version", version=f"worldwire {version('worldwire')}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for entry in sorted(entry_points(group="worldwire.commands"), key=lambda entry: entry.name):
+        command = _load(entry)
+        verb = verbs.add_parser(entry.name, help=command.help, description=command.help)
+        command.configure(verb)
+        verb.set_defaults(run=_needs_extra(entry, command.run))
+    return parser
+
+
+def _load(entry: EntryPoint) -> Command:
+    """The verb, or a stand-in that says which extra brings it."""
+    try:
+        command = entry.load()
+    except ModuleNotFoundError as error:
+        extra = _extra(entry)
+        if extra is None:
+            raise
+        return _absent(entry.name, extra, error)
+    if not isinstance(command, Command):
+        raise TypeError(f"{entry.value} is no worldwire.cli.Command")
+    return command
+
+
+def _absent(name: str, extra: str, error: ModuleNotFoundError) -> Command:
+    def refuse(_: argparse.Namespace) -> int:
+        raise MissingExtraError(f"worldwire {name}", extra) from error
+
+    def swallow(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+    return Command(f"(needs the extra '{extra}')", swallow, refuse)
+
+
+def _needs_extra(
+    entry: EntryPoint, run: Callable[[argparse.Namespace], int]
+) -> Callable[[argparse.Namespace], int]:
+    """Turns a package that is not there into the name of the extra that brings it."""
+
+    def guarded(args: argparse.Namespace) -> int:
+        try:
+            return run(args)
+        except ModuleNotFoundError as error:
+            extra = _extra(entry)
+            if extra is None or (error.name or "").split(".")[0].startswith("worldwire"):
+                raise
+            raise MissingExtraError(
+                f"worldwire {entry.name} ({error.name} is not installed)", extra
+            ) from error
+
+    return guarded
+
+
+def _extra(entry: EntryPoint) -> str | None:
+    return entry.extras[0] if entry.extras else None
