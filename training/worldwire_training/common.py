@@ -29,15 +29,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from worldwire.errors import WorldwireError
+from worldwire.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
 
 Config = TypeVar("Config")
-
-
-class TrainingError(WorldwireError):
-    """A training run that cannot start or cannot go on: a bad configuration, checkpoint or input."""
 
 
 # ---------------------------------------------------------------------------------------------- ranks
@@ -147,7 +143,7 @@ class StepBudget:
 
     def __init__(self, steps: int) -> None:
         if steps < 1:
-            raise TrainingError(f"a step budget must be at least 1 step, got {steps}")
+            raise ConfigError(f"a step budget must be at least 1 step, got {steps}")
         self.steps = steps
 
     def progress(self, step: int) -> float:
@@ -172,7 +168,7 @@ class TimeBudget:
 
     def __init__(self, minutes: float, ranks: Ranks, sync_every: int = 10) -> None:
         if minutes <= 0:
-            raise TrainingError(f"a time budget must be positive, got {minutes} minutes")
+            raise ConfigError(f"a time budget must be positive, got {minutes} minutes")
         self.seconds = 60.0 * minutes
         self._ranks = ranks
         self._sync_every = sync_every
@@ -235,7 +231,7 @@ class EMA:
 
     def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
         if not 0.0 <= decay < 1.0:
-            raise TrainingError(f"EMA decay must be in [0, 1), got {decay}")
+            raise ConfigError(f"EMA decay must be in [0, 1), got {decay}")
         self.decay = decay
         self.updates = 0
         self.shadow = {name: tensor.detach().float().clone() for name, tensor in _averaged(model)}
@@ -273,7 +269,7 @@ class EMA:
         given = state["shadow"]
         if set(given) != set(self.shadow):
             odd = sorted(set(given) ^ set(self.shadow))
-            raise TrainingError(f"EMA state does not fit this model; tensors on one side only: {odd[:8]}")
+            raise CheckpointError(f"the EMA does not fit this model; tensors on one side only: {odd[:8]}")
         self.updates = int(state["updates"])
         for name, tensor in self.shadow.items():
             tensor.copy_(given[name])
@@ -302,18 +298,21 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """Read what `save_checkpoint` wrote.
 
     Raises:
-        TrainingError: no such file, or it is not such a checkpoint.
+        CheckpointError: no such file, or it is not such a checkpoint.
     """
     if not path.is_file():
-        raise TrainingError(f"no training checkpoint at {path}; start without --resume to begin a new run")
+        raise CheckpointError(
+            f"no training checkpoint at {path}", remedy="start without resuming to begin a new run"
+        )
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises many unrelated types for a damaged file
-        raise TrainingError(
-            f"{path} is not a readable training checkpoint ({error}); delete it and start again"
+        raise CheckpointError(
+            f"{path} is not a readable training checkpoint ({error})",
+            remedy="delete it and start the run again",
         ) from error
     if not isinstance(state, dict):
-        raise TrainingError(f"{path}: expected a dictionary of training state, got {type(state).__name__}")
+        raise CheckpointError(str(path), expected="a dictionary of training state", got=type(state).__name__)
     return state
 
 
@@ -433,14 +432,14 @@ def load_config(path: Path, kind: type[Config]) -> Config:
     """Read a TOML file into the dataclass `kind`; tables become the dataclasses of nested fields.
 
     Raises:
-        TrainingError: no such file, not TOML, or a key that `kind` does not have (the keys it has are named).
+        ConfigError: no such file, not TOML, or a key that `kind` does not have (the keys it has are named).
     """
     if not path.is_file():
-        raise TrainingError(f"no configuration file at {path}")
+        raise ConfigError(f"no configuration file at {path}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"{path} is not valid TOML: {error}") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     return config_from_dict(values, kind, str(path))
 
 
@@ -449,7 +448,7 @@ def config_from_dict(values: Mapping[str, Any], kind: type[Config], where: str) 
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise TrainingError(f"{where}: unknown keys {unknown}; {kind.__name__} has {sorted(fields)}")
+        raise ConfigError(f"{where}: unknown keys {unknown}", expected=f"keys among {sorted(fields)}")
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
     for name, value in values.items():
@@ -461,4 +460,4 @@ def config_from_dict(values: Mapping[str, Any], kind: type[Config], where: str) 
     try:
         return kind(**given)
     except TypeError as error:
-        raise TrainingError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
