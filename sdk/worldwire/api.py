@@ -1,4 +1,4 @@
-"""The small interface of a session: the same in process (`World.session()`) and over the wire (`connect()`)."""
+"""The small interface of a session, the same in process (`World.session()`) and over the wire."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class Inputs:
 
     keys: names from `KEYS` that are held.
     yaw_deg, pitch_deg: relative look during this frame in degrees; yaw + turns right, pitch + looks up.
-    c2w: the camera pose of the frame, 4x4 camera-to-world in the session's world (metres, OpenCV axes), or None.
-        A pose wins over the motion that keys and look would give.
+    c2w: the camera pose of the frame, 4x4 camera-to-world in the session's world (metres), or None. A pose
+         wins over the motion that keys and look would give.
     Raises InputError for an unknown key, a look that is not finite or absurdly large, or a matrix that is no
     rigid motion.
     """
@@ -76,7 +76,7 @@ def check_keys(keys: Iterable[str]) -> frozenset[str]:
 
 
 def per_frame(inputs: Inputs | Sequence[Inputs], frames: int) -> list[Inputs]:
-    """One `Inputs` for each of `frames` frames: a single one is held for all, a list must have that length."""
+    """One `Inputs` for each of `frames` frames: one is held for all, a list must have that length."""
     if isinstance(inputs, Inputs):
         return [inputs] * frames
     listed = list(inputs)

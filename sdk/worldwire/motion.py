@@ -69,7 +69,7 @@ class MotionModel:
         )
 
     def advance(self, pose: PlayerPose, inputs: Inputs) -> PlayerPose:
-        """The player's pose one frame later, without obstacles; a camera pose in `inputs` is not looked at."""
+        """The player's pose one frame later, without obstacles; a pose in `inputs` is not looked at."""
         dx, dz = self.displacement_m(pose, inputs)
         return replace(self.turn(pose, inputs), x_m=pose.x_m + dx, z_m=pose.z_m + dz)
 
