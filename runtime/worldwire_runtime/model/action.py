@@ -1,0 +1,169 @@
+"""The action module: mouse motion and held keys steer the hidden states (fact: after the text attention).
+
+The mouse joins each token and mixes with the same spatial position of the other latents; the keys are one
+key/value pair per latent that every token queries. Only the leading part of a head turns with (local) time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldwire_runtime.model.attention import Context, KeyValue, RMSNorm, attend
+from worldwire_runtime.model.config import ActionConfig
+from worldwire_runtime.model.rope import Rotary, action_rotary, rotate
+
+HEAD_NORM_EPS = 1e-6
+MOUSE_NORM_EPS = 1e-5
+# What latents without known actions see: memory, dropped keys, and the null branch of guidance.
+NULL_MOUSE = 1.0
+NULL_KEY = -1.0
+
+
+class ActionWindows(NamedTuple):
+    """Per-frame actions that each latent sees, and the angles of its place in time."""
+
+    mouse: Tensor  # [B, F, window, mouse_dim_in]
+    keyboard: Tensor  # [B, F, window, keyboard_dim_in]
+    mouse_rotary: Rotary  # [F, 1, head width / 2]
+    keyboard_rotary: Rotary
+
+
+class ActionClip(NamedTuple):
+    """The step-invariant part of one action module for one clip."""
+
+    mouse_hidden: Tensor  # [B, F, 1, mouse_hidden_dim]: what the window adds to the first mouse layer
+    keyboard: KeyValue  # [B, heads, F, head width], already rotated
+    mouse_rotary: Rotary
+    keyboard_rotary: Rotary
+
+    def part(self, start: int, stop: int) -> ActionClip:
+        """The latents start ... stop - 1, which still see the keys of every latent before `stop`."""
+        keyboard = KeyValue(*(part[:, :, :stop] for part in self.keyboard))
+        mouse_rotary, keyboard_rotary = (
+            Rotary(*(table[start:stop] for table in rotary))
+            for rotary in (self.mouse_rotary, self.keyboard_rotary)
+        )
+        return ActionClip(self.mouse_hidden[:, start:stop], keyboard, mouse_rotary, keyboard_rotary)
+
+
+def build_windows(keyboard: Tensor, mouse: Tensor, memory: int, config: ActionConfig) -> ActionWindows:
+    """Cuts padded per-frame actions [B, ratio * (W + windows_size - 1), .] into one window per latent.
+
+    Window latent i takes entries ratio * i ... ratio * i + window - 1; the `memory` latents in front
+    see null.
+    """
+    ratio, window = config.vae_time_compression_ratio, config.window
+    windows = [actions.unfold(1, window, ratio).transpose(2, 3) for actions in (mouse, keyboard)]
+    mouse, keyboard = (
+        torch.cat((part.new_full((part.shape[0], memory, *part.shape[2:]), null), part), dim=1)
+        for part, null in zip(windows, (NULL_MOUSE, NULL_KEY), strict=True)
+    )
+    here = torch.arange(keyboard.shape[1], device=keyboard.device)
+    times = torch.where(here < memory, here, here - memory)
+    tables = (
+        action_rotary(times, dims[0], sum(dims), config.rope_theta)
+        for dims in (config.mouse_qk_dim_list, config.rope_dim_list)
+    )
+    return ActionWindows(mouse, keyboard, *tables)
+
+
+def released_padding(actions: Tensor, config: ActionConfig) -> Tensor:
+    """The released model's padding of the actions [B, frames, .] of a window of latents.
+
+    It repeats the first action: a full window of times where a clip starts with the image
+    (frames = 1 + 4n), one latent's frames less in later clips (frames = 4n).
+    """
+    ratio = config.vae_time_compression_ratio
+    frames = actions.shape[1]
+    latents = -(-frames // ratio)
+    copies = config.window if frames % ratio else config.window - ratio
+    padded = torch.cat((actions[:, :1].expand(-1, copies, -1), actions), dim=1)
+    return padded[:, : ratio * (latents + config.windows_size - 1)]
+
+
+class ActionModule(nn.Module):
+    """Adds mouse and keyboard to hidden states [B, F, N, d]; tensor names are the official ones."""
+
+    def __init__(self, config: ActionConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, mouse, keyboard = config.img_hidden_size, config.mouse_hidden_dim, config.keyboard_hidden_dim
+        self.keyboard_embed = nn.Sequential(
+            nn.Linear(config.keyboard_dim_in, config.hidden_size),
+            nn.SiLU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+        )
+        self.mouse_mlp = nn.Sequential(
+            nn.Linear(width + config.window * config.mouse_dim_in, mouse),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(mouse, mouse),
+            nn.LayerNorm(mouse, eps=MOUSE_NORM_EPS),
+        )
+        self.t_qkv = nn.Linear(mouse, 3 * mouse, bias=False)
+        self.img_attn_q_norm = self._head_norm(mouse)
+        self.img_attn_k_norm = self._head_norm(mouse)
+        self.proj_mouse = nn.Linear(mouse, width, bias=False)
+        self.key_attn_q_norm = self._head_norm(keyboard)
+        self.key_attn_k_norm = self._head_norm(keyboard)
+        self.mouse_attn_q = nn.Linear(width, keyboard, bias=False)
+        self.keyboard_attn_kv = nn.Linear(config.window * config.hidden_size, 2 * keyboard, bias=False)
+        self.proj_keyboard = nn.Linear(keyboard, width, bias=False)
+
+    def _head_norm(self, width: int) -> RMSNorm:
+        return RMSNorm(width // self.config.heads_num, HEAD_NORM_EPS, self.config.apply_qk_norm_weights)
+
+    def prepare(self, windows: ActionWindows) -> ActionClip:
+        """What the actions of a clip contribute, whatever the latents are."""
+        first, width = self.mouse_mlp[0], self.config.img_hidden_size
+        flat = windows.mouse.flatten(2).to(first.weight.dtype)
+        mouse_hidden = F.linear(flat, first.weight[:, width:], first.bias)[:, :, None]
+        keys = self.keyboard_embed(windows.keyboard.to(first.weight.dtype)).flatten(2)
+        key, value = self._split(self.keyboard_attn_kv(keys), 2)
+        key = rotate(self.key_attn_k_norm(key), windows.keyboard_rotary).to(value.dtype)
+        keyboard = KeyValue(key.transpose(1, 2), value.transpose(1, 2))
+        return ActionClip(mouse_hidden, keyboard, windows.mouse_rotary, windows.keyboard_rotary)
+
+    def forward(
+        self, x: Tensor, clip: ActionClip, context: int = 0, past: KeyValue | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """The steered hidden states, and the mouse keys and values of these latents.
+
+        The first `context` latents attend only among themselves; `past` are earlier latents' keys and values.
+        """
+        mixed, keys = self._mouse(x, clip, context, past)
+        x = x + mixed
+        return x + self._keyboard(x, clip, context), keys
+
+    def _mouse(
+        self, x: Tensor, clip: ActionClip, context: int, past: KeyValue | None
+    ) -> tuple[Tensor, KeyValue]:
+        first, *rest = self.mouse_mlp
+        hidden = F.linear(x.to(clip.mouse_hidden.dtype), first.weight[:, : x.shape[-1]]) + clip.mouse_hidden
+        for layer in rest:
+            hidden = layer(hidden)
+        query, key, value = self._split(self.t_qkv(hidden), 3)
+        rotary = Rotary(*(table[:, None] for table in clip.mouse_rotary))
+        query = rotate(self.img_attn_q_norm(query), rotary).to(value.dtype)
+        key = rotate(self.img_attn_k_norm(key), rotary).to(value.dtype)
+        query, key, value = (part.permute(0, 2, 3, 1, 4).flatten(0, 1) for part in (query, key, value))
+        keys = KeyValue(key, value)
+        mixed = attend(query, keys.after(past), Context(context, context))
+        mixed = mixed.unflatten(0, (x.shape[0], x.shape[2])).permute(0, 3, 1, 2, 4).flatten(-2)
+        return self.proj_mouse(mixed), keys
+
+    def _keyboard(self, x: Tensor, clip: ActionClip, context: int) -> Tensor:
+        latents, tokens = x.shape[1:3]
+        (query,) = self._split(self.mouse_attn_q(x.to(clip.mouse_hidden.dtype)), 1)
+        rotary = Rotary(*(table[:, None] for table in clip.keyboard_rotary))
+        query = rotate(self.key_attn_q_norm(query), rotary).to(clip.keyboard.value.dtype)
+        query = query.flatten(1, 2).transpose(1, 2)
+        mixed = attend(query, clip.keyboard, Context(context * tokens, context))
+        return self.proj_keyboard(mixed.transpose(1, 2).flatten(-2).unflatten(1, (latents, tokens)))
+
+    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """[..., parts * heads * head width] into `parts` tensors [..., heads, head width]."""
+        return x.unflatten(-1, (parts, self.config.heads_num, -1)).unbind(-3)

@@ -1,0 +1,63 @@
+"""Attention and the norms around it, shared by the trunk and the action modules."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class KeyValue(NamedTuple):
+    """Keys and values as attention takes them, [batch, heads, tokens, head width]."""
+
+    key: Tensor
+    value: Tensor
+
+    def after(self, past: KeyValue | None) -> KeyValue:
+        """These keys and values with those of `past` in front."""
+        if past is None:
+            return self
+        return KeyValue(torch.cat((past.key, self.key), 2), torch.cat((past.value, self.value), 2))
+
+
+class Context(NamedTuple):
+    """How many leading queries see only how many leading keys."""
+
+    queries: int
+    keys: int
+
+
+EVERYTHING = Context(0, 0)
+
+
+def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tensor:
+    """Softmax attention of `query` [batch, heads, tokens, head width] over `keys`, same shape as `query`.
+
+    A context costs a second call instead of a mask tensor: its queries attend to its keys, the others to all.
+    """
+    if not context.queries:
+        return F.scaled_dot_product_attention(query, keys.key, keys.value)
+    front, rest = query[:, :, : context.queries], query[:, :, context.queries :]
+    front_keys = KeyValue(keys.key[:, :, : context.keys], keys.value[:, :, : context.keys])
+    return torch.cat((attend(front, front_keys), attend(rest, keys)), dim=2)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension with a learned weight; computes and returns float32."""
+
+    def __init__(self, width: int, eps: float, apply_weight: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps, self.apply_weight = eps, apply_weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float()
+        x = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps)
+        return x * self.weight if self.apply_weight else x
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    """Layer norm over the last dimension without learned values, computed and returned in float32."""
+    return F.layer_norm(x.float(), x.shape[-1:], eps=eps)

@@ -1,0 +1,180 @@
+"""The transformer block: self-attention, camera, text cross-attention, actions, feed-forward.
+
+Shapes: B batch, F latents, N tokens of one latent, d width, H heads, D head width. Hidden states are
+[B, F, N, d] and keep the data type of the latents that `DiT` was given (float32 for the released model);
+matrix products run in the type of the prepared clip. Norms and modulation are float32.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldwire_runtime.model.action import ActionClip, ActionModule, ActionWindows
+from worldwire_runtime.model.attention import Context, KeyValue, RMSNorm, attend, layer_norm
+from worldwire_runtime.model.config import DiTConfig
+from worldwire_runtime.model.rope import Rotary, rotate
+
+MODULATIONS = 6  # shift, scale and gate of the attention; shift, scale and gate of the feed-forward
+
+
+class BlockClip(NamedTuple):
+    """What a block needs to know about a clip, the same for every denoising step."""
+
+    camera_scale: Tensor  # [B, F, N, d]
+    camera_shift: Tensor  # [B, F, N, d]
+    text: KeyValue
+    action: ActionClip | None
+
+    def part(self, start: int, stop: int) -> BlockClip:
+        """The latents start ... stop - 1."""
+        scale, shift = self.camera_scale[:, start:stop], self.camera_shift[:, start:stop]
+        action = self.action.part(start, stop) if self.action else None
+        return BlockClip(scale, shift, self.text, action)
+
+
+class BlockCache(NamedTuple):
+    """Keys and values that context tokens offer to the new tokens in one block."""
+
+    attention: KeyValue
+    mouse: KeyValue | None
+
+
+class Attention(nn.Module):
+    """Projections and query/key norms (over the full width, before the heads) of one attention layer."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.q = nn.Linear(config.dim, config.dim)
+        self.k = nn.Linear(config.dim, config.dim)
+        self.v = nn.Linear(config.dim, config.dim)
+        self.o = nn.Linear(config.dim, config.dim)
+        self.norm_q = RMSNorm(config.dim, config.eps)
+        self.norm_k = RMSNorm(config.dim, config.eps)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+    def _merge(self, attended: Tensor, latents: int) -> Tensor:
+        """[B, H, F * N, D] through the output projection to [B, F, N, d]."""
+        return self.o(attended.transpose(1, 2).flatten(-2).unflatten(1, (latents, -1)))
+
+
+class SelfAttention(Attention):
+    """Attention among the tokens of all latents, turned by their places in time, row and column."""
+
+    def keys(self, y: Tensor, rotary: Rotary) -> KeyValue:
+        value = self._heads(self.v(y))
+        key = rotate(self._heads(self.norm_k(self.k(y))), rotary).to(value.dtype)
+        return KeyValue(key.flatten(1, 2).transpose(1, 2), value.flatten(1, 2).transpose(1, 2))
+
+    def forward(
+        self, y: Tensor, rotary: Rotary, context: int, past: KeyValue | None
+    ) -> tuple[Tensor, KeyValue]:
+        """Output [B, F, N, d], and the keys and values of these tokens (without those of `past`)."""
+        keys = self.keys(y, rotary)
+        query = rotate(self._heads(self.norm_q(self.q(y))), rotary).to(keys.value.dtype)
+        query = query.flatten(1, 2).transpose(1, 2)
+        seen = context * y.shape[2]
+        attended = attend(query, keys.after(past), Context(seen, seen))
+        return self._merge(attended, y.shape[1]), keys
+
+
+class CrossAttention(Attention):
+    """Attention of the tokens to the text: no positions, no mask."""
+
+    def keys(self, text: Tensor) -> KeyValue:
+        """Keys and values of the embedded text [B, T, d]."""
+        value = self._heads(self.v(text))
+        key = self._heads(self.norm_k(self.k(text))).to(value.dtype)
+        return KeyValue(key.transpose(1, 2), value.transpose(1, 2))
+
+    def forward(self, x: Tensor, text: KeyValue) -> Tensor:
+        query = self._heads(self.norm_q(self.q(x))).to(text.value.dtype)
+        attended = attend(query.flatten(1, 2).transpose(1, 2), text)
+        return self._merge(attended, x.shape[1])
+
+
+class Block(nn.Module):
+    """One transformer block with the official tensor names; an action module only where `has_action`."""
+
+    def __init__(self, config: DiTConfig, has_action: bool) -> None:
+        super().__init__()
+        dim = config.dim
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.randn(1, MODULATIONS, dim) / dim**0.5)
+        self.self_attn = SelfAttention(config)
+        self.action_model = (
+            ActionModule(config.action_config) if has_action and config.action_config else None
+        )
+        self.norm3 = nn.LayerNorm(dim, eps=config.eps)
+        self.cross_attn = CrossAttention(config)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
+        )
+        self.cam_injector_layer1 = nn.Linear(dim, dim)
+        self.cam_injector_layer2 = nn.Linear(dim, dim)
+        self.cam_scale_layer = nn.Linear(dim, dim)
+        self.cam_shift_layer = nn.Linear(dim, dim)
+
+    def prepare(self, camera: Tensor, text: Tensor, windows: ActionWindows | None) -> BlockClip:
+        """The step-invariant part, from embedded rays [B, F, N, d], embedded text [B, T, d] and actions."""
+        hidden = F.silu(self.cam_injector_layer1(camera))
+        camera = camera + self.cam_injector_layer2(hidden)
+        return BlockClip(
+            camera_scale=self.cam_scale_layer(camera),
+            camera_shift=self.cam_shift_layer(camera),
+            text=self.cross_attn.keys(text),
+            action=self.action_model.prepare(windows) if self.action_model and windows else None,
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        clip: BlockClip,
+        rotary: Rotary,
+        *,
+        context: int = 0,
+        past: BlockCache | None = None,
+    ) -> tuple[Tensor, BlockCache]:
+        """Hidden states after this block, and what these tokens offer to later ones.
+
+        `time` [B, F, 1 or N, 6, d]. The first `context` latents attend only among themselves; the tokens
+        behind `past` are attended to but not computed.
+        """
+        dtype = clip.camera_scale.dtype
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
+        y = modulate(x, shift, scale, self.eps).to(dtype)
+        y, keys = self.self_attn(y, rotary, context, past.attention if past else None)
+        x = gated_add(x, y, gate)
+        x = (x + x * clip.camera_scale + clip.camera_shift).to(x.dtype)
+        # The released model normalises the residual stream itself here, not only the branch (Wan2.2 differs).
+        x = (layer_norm(x, self.eps) * self.norm3.weight + self.norm3.bias).to(x.dtype)
+        x = x + self.cross_attn(x.to(dtype), clip.text)
+        mouse = None
+        if self.action_model is not None and clip.action is not None:
+            x, mouse = self.action_model(x, clip.action, context, past.mouse if past else None)
+        y = self.ffn(modulate(x, ffn_shift, ffn_scale, self.eps).to(dtype))
+        return gated_add(x, y, ffn_gate), BlockCache(keys, mouse)
+
+    def context_keys(self, x: Tensor, time: Tensor, clip: BlockClip, rotary: Rotary) -> BlockCache:
+        """Only what context tokens offer: enough for the last block, whose output nobody reads."""
+        if self.action_model is not None:
+            return self(x, time, clip, rotary)[1]
+        shift, scale = (self.modulation + time).unbind(-2)[:2]
+        y = modulate(x, shift, scale, self.eps).to(clip.camera_scale.dtype)
+        return BlockCache(self.self_attn.keys(y, rotary), None)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Layer norm, then a shift and scale [B, F, 1 or N, d] that depend on the noise level (float32)."""
+    return layer_norm(x, eps) * (1 + scale) + shift
+
+
+def gated_add(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
+    return (x + branch * gate).to(x.dtype)
