@@ -148,7 +148,8 @@ class DiT(nn.Module):
         """Velocities [B, C, F - context, h, w] of the latents after the first `context` ones.
 
         `latents` [B, C, F, h, w], memory first; `timestep` [B, F] (or [B, F * N] per token), 0 (clean) to
-        1000. With `cached` attention the context attends only to itself; with `joint` it is merely not returned.
+        1000. With `cached` attention the context attends only to itself; with `joint` it is merely not
+        returned.
         """
         self._check_latents(latents, prepared.latents)
         time = self._embed_time(timestep, latents.shape[2])
