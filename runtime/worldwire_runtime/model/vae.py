@@ -514,14 +514,16 @@ class VAE(nn.Module):
         returned cache with the next latents: the frames do not depend on how latents are grouped. The
         cache is a list of new tensors; the one given is left as it is, so a session can be branched.
         """
-        frames, cache = self.decode_raw(latents * self.latent_std + self.latent_mean, cache)
+        self._check_latents(latents, cache)
+        frames, cache = self._decode(latents * self.latent_std + self.latent_mean, cache)
         return frames.clamp(-1.0, 1.0), cache
 
-    def decode_raw(
-        self, latents: Tensor, cache: Sequence[Tensor] | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """`decode` of unnormalised latents, frames not clamped: what training needs."""
-        self._check_latents(latents, cache)
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """Frames, not clamped, of unnormalised latents from a session's start: what training needs."""
+        self._check_latents(latents, None)
+        return self._decode(latents, None)[0]
+
+    def _decode(self, latents: Tensor, cache: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         stream = Stream(cache)
         x = self.conv2(time_major(latents.to(self.conv2.weight.dtype)))
         return unfold_pixels(self.decoder(x, stream)), stream.kept
