@@ -1,0 +1,14 @@
+"""The viewer: a window onto a live session, and a scripted recorder for machines without a display.
+
+command.py   the verb `worldwire play`
+play.py      with a display: the window; without: the scripted walk
+window.py    the pygame loop: events -> controls -> link -> playback -> screen
+link.py      a thread that owns the connection, so that the window never waits for the network
+controls.py  keys and mouse -> held keys, look and commands        (pure)
+playback.py  bursts of frames -> an even picture rate              (pure)
+meters.py    frame rate and action-to-photon latency               (pure)
+script.py    scripted walks                                        (pure)
+hud.py       what is drawn over the picture
+recording.py mp4 files, screenshots and contact sheets
+local.py     a `worldwire serve` process of our own
+"""

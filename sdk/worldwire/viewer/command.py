@@ -1,0 +1,65 @@
+"""The verb `worldwire play`."""
+
+from __future__ import annotations
+
+import argparse
+
+from worldwire.cli import Command
+from worldwire.motion import VIEWS
+from worldwire.viewer.script import FORMAT_HELP
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "Starts a server of its own unless --connect names one. F1 in the window lists the keys.\n"
+        "Without a display it records a scripted walk into recordings/ (an mp4 and a contact sheet)."
+    )
+    parser.add_argument(
+        "--connect", metavar="ADDR", help="a running server, for example tcp://127.0.0.1:5555"
+    )
+    parser.add_argument("--preset", help="the world of the local server (default: tiny)")
+    parser.add_argument("--image", metavar="NAME|FILE", help="a shipped seed image, or any picture")
+    parser.add_argument(
+        "--prompt", help="one sentence; without an image the first picture is generated from it"
+    )
+    parser.add_argument("--seed", type=_seed, default=0, help="of all randomness (default: 0)")
+    parser.add_argument("--view", choices=VIEWS, default="first", help="first or third person")
+    parser.add_argument("--record", action="store_true", help="record an mp4 into recordings/ from the start")
+    parser.add_argument(
+        "--script", metavar="FILE|demo", help=f"walk by itself: {FORMAT_HELP}".replace("%", "%%")
+    )
+    parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--scale", type=_scale, default=3.0, help="window pixels per picture pixel (default: 3)"
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from worldwire.viewer.play import play
+
+    return play(args)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{value} is not within 0 .. 2^63 - 1")
+    return value
+
+
+def _scale(text: str) -> float:
+    value = float(text)
+    if not 0.5 <= value <= 16:
+        raise argparse.ArgumentTypeError(f"{value} is not within 0.5 .. 16")
+    return value
+
+
+command = Command("walk through a world in a window, or record a scripted walk", _configure, _run)

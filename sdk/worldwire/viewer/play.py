@@ -1,0 +1,89 @@
+"""With a display: the window. Without one: a scripted walk that is recorded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+import pygame
+
+from worldwire.errors import ConfigError
+from worldwire.viewer.headless import record_walk
+from worldwire.viewer.hosts import LocalHost, RemoteHost
+from worldwire.viewer.link import Host, Start
+from worldwire.viewer.script import fit, load_script
+from worldwire.viewer.window import Window, WindowOptions
+
+PICTURELESS_DRIVERS: Final = ("dummy", "offscreen", "evdev")
+
+
+def play(args: Namespace) -> int:
+    """Runs `worldwire play` with its parsed arguments."""
+    if args.connect and args.preset:
+        raise ConfigError(
+            "--preset chooses the world of a local server",
+            got="--connect as well",
+            remedy="leave one of them out",
+        )
+    script = load_script(args.script) if args.script else []
+    host: Host = RemoteHost(args.connect) if args.connect else LocalHost(_serve_arguments(args))
+    start = Start(args.prompt, args.image, args.seed, args.view)
+    problem = display_problem()
+    with _terminable():
+        if problem is not None:
+            _say(f"no display ({problem}): recording a scripted walk instead of opening a window")
+            walk = script or load_script("demo")
+            files = record_walk(host, start, fit(walk, args.frames) if args.frames else walk)
+            _say(f"video:         {files.video.resolve()}")
+            _say(f"contact sheet: {files.sheet.resolve()}")
+        else:
+            options = WindowOptions(args.scale, args.frames, args.record, script)
+            for path in Window(host, start, options).run():
+                _say(f"saved {path.resolve()}")
+    return 0
+
+
+def display_problem() -> str | None:
+    """Why no window can open here, or None if one can."""
+    chosen = os.environ.get("SDL_VIDEODRIVER")
+    has_server = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not (chosen or has_server):
+        return "neither DISPLAY nor WAYLAND_DISPLAY is set"
+    try:
+        pygame.display.init()
+    except pygame.error as error:
+        return str(error)
+    if not chosen and pygame.display.get_driver() in PICTURELESS_DRIVERS:
+        return f"SDL found only its driver '{pygame.display.get_driver()}'"
+    return None
+
+
+def _serve_arguments(args: Namespace) -> list[str]:
+    return ["--preset", args.preset] if args.preset else []
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM unwind like Ctrl-C, so that the server process is not left behind."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        pygame.quit()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

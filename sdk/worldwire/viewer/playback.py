@@ -1,0 +1,79 @@
+"""An even picture rate from frames that arrive in bursts, with a backlog that cannot grow."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from worldwire.api import Frame
+
+RATE_WINDOW_BURSTS: Final = 6
+BURST_GAP_S: Final = 0.03
+"""Frames that arrive closer together than this belong to one burst."""
+MARGIN_FRAMES: Final = 1
+"""Frames that may wait when the next burst arrives; hides the jitter of arrivals."""
+CATCH_UP_PER_FRAME: Final = 0.15
+"""How much faster the playback runs for each frame that waits beyond the margin."""
+
+
+class Playback:
+    """Plays frames at the rate at which they arrive.
+
+    At each burst the backlog tells whether the playback is behind; if so it runs faster in proportion, so the
+    delay settles near one burst whatever the arrival rate does.
+    """
+
+    def __init__(self, initial_rate: float):
+        """initial_rate: pictures per second until two bursts have come (the world's own rate)."""
+        self._initial_rate = initial_rate
+        self._queue: deque[Frame] = deque()
+        self._bursts: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_BURSTS)
+        self._behind = 0
+        self._next_s = 0.0
+
+    @property
+    def backlog(self) -> int:
+        """Frames that wait to be shown."""
+        return len(self._queue)
+
+    @property
+    def rate(self) -> float:
+        """Pictures per second at which frames arrive."""
+        if len(self._bursts) < 2:
+            return self._initial_rate
+        duration_s = self._bursts[-1][0] - self._bursts[0][0]
+        return sum(count for _, count in list(self._bursts)[:-1]) / duration_s
+
+    def push(self, frames: list[Frame], now_s: float) -> None:
+        """Frames arrived at the time `now_s`."""
+        if not frames:
+            return
+        if self._bursts and now_s - self._bursts[-1][0] < BURST_GAP_S:
+            started_s, count = self._bursts[-1]
+            self._bursts[-1] = (started_s, count + len(frames))
+        else:
+            self._behind = max(len(self._queue) - MARGIN_FRAMES, 0)
+            self._bursts.append((now_s, len(frames)))
+        if not self._queue:
+            self._next_s = max(self._next_s, now_s)
+        self._queue.extend(frames)
+
+    def due(self, now_s: float) -> list[Frame]:
+        """The frames whose time has come, oldest first; a slow screen shows only the last of them."""
+        interval_s = 1 / (self.rate * (1 + CATCH_UP_PER_FRAME * self._behind))
+        shown: list[Frame] = []
+        while self._queue and now_s >= self._next_s:
+            shown.append(self._queue.popleft())
+            self._next_s += interval_s
+        return shown
+
+    def clear(self) -> None:
+        """Forgets what waits and the measured rate: a new walk begins."""
+        self._queue.clear()
+        self.forget_rate()
+
+    def forget_rate(self) -> None:
+        """Measures the rate anew: after a pause."""
+        self._bursts.clear()
+        self._behind = 0
+        self._next_s = 0.0
