@@ -1,0 +1,157 @@
+"""Does the world turn and step the way it was told, judged from pixels alone?
+
+A trial: from one start the truth is rendered for *left*, *none* and *right*; one of them is commanded, and
+the last generated frame counts as a hit if, in PSNR, it is nearest to the render of the command. Chance is
+one in three. Commands take turns, so that each is drawn equally often and a scene gets another one when it
+comes round again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from worldwire import Inputs
+from worldwire_training.evaluation.pixels import nearest
+from worldwire_training.evaluation.setting import Setting
+from worldwire_training.evaluation.stages import Offset, Stage
+from worldwire_training.evaluation.statistics import share_interval
+from worldwire_training.evaluation.walks import (
+    STEP_FRAMES,
+    TURN_FRAMES,
+    Conditioning,
+    step_script,
+    turn_script,
+)
+
+COMMANDS = ("left", "none", "right")
+CONDITIONING: dict[str, Conditioning] = {
+    "both": "both",
+    "keys": "keys",
+    "poses": "poses",
+    "third_person": "both",
+}
+"""What of the inputs the network is told, by mode."""
+
+BOOM_ROOM_M = 2.8
+
+
+@dataclass(frozen=True)
+class Action:
+    """What is commanded: its script, its length, and the free ways that it needs about a start."""
+
+    name: str
+    script: Callable[[str], tuple[Inputs, ...]]
+    frames: int
+    reach: tuple[Offset, ...]
+    behind: tuple[Offset, ...]
+    """Ways that the camera of third person needs besides."""
+
+
+TURN = Action(
+    "turn",
+    turn_script,
+    TURN_FRAMES,
+    reach=((0.0, 3.0),),
+    behind=((0.0, -BOOM_ROOM_M), (1.2, -2.5), (-1.2, -2.5)),
+)
+STEP = Action(
+    "step",
+    step_script,
+    STEP_FRAMES,
+    reach=((-2.1, 0.0), (2.1, 0.0), (0.0, 2.0)),
+    behind=((0.0, -BOOM_ROOM_M), (2.1, -BOOM_ROOM_M), (-2.1, -BOOM_ROOM_M)),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial's place in the plan. scene: its index among the seeds."""
+
+    mode: str
+    scene: int
+    command: str
+
+
+def planned_turn_frames(setting: Setting) -> int:
+    """Frames to generate for `turns`."""
+    return sum(setting.plan.turn_trials.values()) * (1 + TURN_FRAMES)
+
+
+def planned_step_frames(setting: Setting) -> int:
+    """Frames to generate for `steps`."""
+    return sum(setting.plan.step_trials.values()) * (1 + STEP_FRAMES)
+
+
+def turns(setting: Setting) -> dict[str, Any]:
+    """24 degrees in half a second."""
+    return _measure(setting, TURN, setting.plan.turn_trials)
+
+
+def steps(setting: Setting) -> dict[str, Any]:
+    """A second of side-stepping."""
+    return _measure(setting, STEP, setting.plan.step_trials)
+
+
+def _measure(setting: Setting, action: Action, counts: dict[str, int]) -> dict[str, Any]:
+    trials = plan_trials(counts, len(setting.seeds))
+    seen: list[tuple[Trial, str]] = []
+    for scene in sorted({trial.scene for trial in trials}):  # scene by scene: a scene is built once
+        stage = setting.studio.stage(setting.seeds[scene])
+        for view, names in (("first", ("both", "keys", "poses")), ("third", ("third_person",))):
+            chosen = [trial for trial in trials if trial.scene == scene and trial.mode in names]
+            if chosen:
+                seen += _play_trials(setting, stage, action, view, chosen)
+    return _summary(action, seen)
+
+
+def plan_trials(counts: dict[str, int], scenes: int) -> list[Trial]:
+    """Which scene and which command each trial has."""
+    return [
+        Trial(mode, number % scenes, COMMANDS[(number % scenes + number // scenes) % len(COMMANDS)])
+        for mode, count in counts.items()
+        for number in range(count)
+    ]
+
+
+def _play_trials(
+    setting: Setting, stage: Stage, action: Action, view: str, trials: list[Trial]
+) -> list[tuple[Trial, str]]:
+    start = stage.start(action.reach + (action.behind if view == "third" else ()))
+    walks = {command: stage.walk(start, action.script(command), view) for command in COMMANDS}
+    first = stage.render(walks["none"], [0])[0]
+    truths = [stage.render(walk, [action.frames])[0] for walk in walks.values()]
+    seen = []
+    for trial in trials:
+        made = setting.player.play(
+            walks[trial.command],
+            first,
+            [action.frames],
+            prompt=stage.prompt(view),
+            seed=stage.seed,
+            conditioning=CONDITIONING[trial.mode],
+        )
+        seen.append((trial, COMMANDS[nearest(made[action.frames], truths)]))
+    return seen
+
+
+def _summary(action: Action, seen: list[tuple[Trial, str]]) -> dict[str, Any]:
+    modes = dict.fromkeys(trial.mode for trial, _ in seen)
+    hits = {mode: [trial.command == saw for trial, saw in seen if trial.mode == mode] for mode in modes}
+    name = f"{action.name}_direction_accuracy"
+    return {
+        name: {mode: round(sum(hit) / len(hit), 4) for mode, hit in hits.items()},
+        f"{action.name}_direction_seen": {mode: _confusion(seen, mode) for mode in modes},
+        "intervals_95": {name: {mode: share_interval(hit) for mode, hit in hits.items()}},
+        "counts": {f"{action.name}_trials": {mode: len(hit) for mode, hit in hits.items()}},
+    }
+
+
+def _confusion(seen: list[tuple[Trial, str]], mode: str) -> dict[str, dict[str, int]]:
+    """How often each command looked like which."""
+    table = {command: dict.fromkeys(COMMANDS, 0) for command in COMMANDS}
+    for trial, saw in seen:
+        if trial.mode == mode:
+            table[trial.command][saw] += 1
+    return table
