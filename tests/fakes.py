@@ -1,4 +1,4 @@
-"""Worlds without a network: a checkered plane with pillars, ray-cast in numpy, so that motion is visible.
+"""Worlds without a network: a checkered plane, ray-cast in numpy, so that motion is visible.
 
 `FakeWorld` stands where `worldwire_runtime.World` would: it has `info`, `session()` and `close()`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -62,16 +62,26 @@ class FakeSession:
         return self._frame()
 
     def step(self, inputs: Inputs | Sequence[Inputs]) -> list[Frame]:
+        return list(self.stream(inputs))
+
+    def stream(self, inputs: Inputs | Sequence[Inputs]) -> Iterator[Frame]:
+        """A step that yields each frame as soon as it is there."""
         if self._state is None:
             raise StateError("a step came before a reset", remedy="call reset() first")
-        time.sleep(self.step_seconds)
-        return [self._advance(item) for item in per_frame(inputs, self.frames_per_step)]
+        for item in per_frame(inputs, self.frames_per_step):
+            time.sleep(self.step_seconds / self.frames_per_step)
+            yield self._advance(item)
 
     def save(self) -> bytes:
         return json.dumps(self._state).encode()
 
     def restore(self, state: bytes) -> None:
         self._state = json.loads(state)
+
+    def branch(self) -> FakeSession:
+        twin = FakeSession(self.info, self.step_seconds)
+        twin.restore(self.save())
+        return twin
 
     def close(self) -> None:
         self.closed = True
@@ -104,7 +114,7 @@ class FakeWorld:
         self.step_seconds = step_seconds
         self.sessions: list[FakeSession] = []
 
-    def session(self) -> FakeSession:
+    def session(self, plan: str | None = None) -> FakeSession:
         self.sessions.append(FakeSession(self.info, self.step_seconds))
         return self.sessions[-1]
 
