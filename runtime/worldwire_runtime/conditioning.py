@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from worldwire.camera import Intrinsics
-from worldwire.errors import ConfigError
+from worldwire_runtime.camera import released
 from worldwire_runtime.camera.plucker import cell_rays, plucker_map, relative
 
 FRAMES_PER_LATENT = 4
@@ -59,22 +59,6 @@ def action_window(actions: Tensor, latents: int) -> Tensor:
     return torch.nn.functional.pad(recent, (0, 0, wanted - recent.shape[1], 0))
 
 
-def released_action_window(actions: Tensor) -> Tensor:
-    """The same entries [B, 4 * (W + 2), A] by the released rule, which repeats the first action.
-
-    actions: [B, F, A]. A first clip has F = 4W - 3 frames and takes 12 copies, so that its latents see one
-    frame less of the present than those of a later clip (F = 4W, 8 copies) do. Raises ConfigError for
-    another F.
-    """
-    frames = actions.shape[1]
-    leftover = frames % FRAMES_PER_LATENT
-    if leftover not in (0, 1) or frames == 0:
-        raise ConfigError("the actions fill no clip", expected="4n + 1 or 4n frames", got=f"{frames} frames")
-    copies = FRAMES_PER_LATENT * (ACTION_WINDOW_LATENTS - 1 + leftover)
-    window = torch.cat([actions[:, :1].expand(-1, copies, -1), actions], dim=1)
-    return window[:, : frames + copies - leftover]
-
-
 def anchor_plucker(
     c2w: Tensor,
     anchor_c2w: Tensor,
@@ -90,3 +74,23 @@ def anchor_plucker(
     """
     rays = cell_rays(intrinsics, latent_hw, rays_per_cell, c2w.device)
     return plucker_map(relative(c2w, anchor_c2w[:, None]), rays)
+
+
+def released_plucker(
+    window_c2w: Tensor,
+    memory_c2w: Tensor,
+    query_c2w: Tensor,
+    intrinsics: Intrinsics,
+    latent_hw: tuple[int, int],
+    rays_per_cell: int = 16,
+) -> Tensor:
+    """Plücker features [B, M + W, 6 * rays_per_cell**2, h, w] by the released rule, memory first.
+
+    window_c2w: [B, W, 4, 4] of the window's latents. memory_c2w: [B, M, 4, 4] of the memory latents, and
+    query_c2w: [B, M, 4, 4] of the frames that asked for them. All in the released world or all in ours: only
+    relative poses matter. Speeds and distances are normalised away (`camera.released`).
+    """
+    cameras = torch.cat(
+        [released.memory_motions(memory_c2w, query_c2w), released.window_motions(window_c2w)], dim=1
+    )
+    return plucker_map(cameras, cell_rays(intrinsics, latent_hw, rays_per_cell, cameras.device))
