@@ -62,7 +62,7 @@ def draw_strip(strips: Mapping[str, Sequence[Shot]], path: Path) -> None:
 def _label_rows(draw: Draw, title: str, top: int, height: int) -> None:
     lines = title.replace(", ", ",\n").replace("third person", "third\nperson")
     draw.multiline_text((8, top + 6), lines, INK, _font(TITLE_SIZE))
-    for name, middle in (("truth", top + height - 14), ("generated", top + height + GAP + height / 2)):
+    for name, middle in (("truth", top + height * 0.7), ("generated", top + height * 1.7 + GAP)):
         draw.text((LEFT_MARGIN - 10, middle), name, FAINT_INK, _font(LABEL_SIZE), anchor="rm")
 
 

@@ -18,6 +18,15 @@ from worldwire_training.evaluation.report import Report
 from worldwire_training.evaluation.setting import Setting
 from worldwire_training.evaluation.stages import FIRST_HELD_OUT_SEED, Studio
 
+RULES = {
+    "psnr_db": "mean over scenes of the one frame shown at that world time, at most 60 dB",
+    "direction": "hit if the last frame is nearest in PSNR to the render of the command, of three",
+    "prompt": "hit if the first frame's thumbnail is nearest in PSNR to a render of the prompt's class",
+    "revisit": "the first view seen again, not shown since it was left, against its render",
+    "ratios": "mean gradient and standard deviation of brightness, generated over rendered, same poses",
+    "intervals_95": "bootstrap over scenes for means, Wilson for shares",
+}
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -79,6 +88,7 @@ def header(
         "scene_seeds": [min(seeds), max(seeds) + 1],
         "held_out": min(seeds) >= FIRST_HELD_OUT_SEED,
         "plan": plan.name,
+        "rules": RULES,
         "unfinished": list(metrics),
     }
 

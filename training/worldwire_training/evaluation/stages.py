@@ -57,21 +57,28 @@ class Studio(Protocol):
 
 
 class OpenPlaces:
-    """Finds starts with free ways around them among random places and looks; the same for the same seed."""
+    """Finds starts with free ways around them among random places and looks; the same for the same seed.
 
+    Looks keep within `INWARD_DEG` of the middle of the scene, where there is something to see.
+    """
+
+    SEED_STREAM = 0xE7A1
     CANDIDATES = 400
     MARGIN_M = 0.35
-    AREA_M = 12.0
+    SPREAD_M = 2.0
+    INWARD_DEG = 75.0
 
     def __init__(self, solids: Any, meeting_points: NDArray[np.float64], seed: int):
         self._solids, self._meeting_points, self._seed = solids, meeting_points, seed
 
     def find(self, reach: Sequence[Offset]) -> tuple[float, float, float]:
         """x, z (metres) and yaw (degrees) of the first candidate with all ways free, or with most."""
-        rng = np.random.default_rng((0xE7A1, self._seed))
+        rng = np.random.default_rng((self.SEED_STREAM, self._seed))
         best, most = (0.0, 0.0, 0.0), -1
+        middle = self._meeting_points.mean(axis=0)
         for point in self._candidates(rng):
-            yaw_deg = float(rng.uniform(-180, 180))
+            inward_deg = np.degrees(np.arctan2(*(middle - point)))
+            yaw_deg = float(inward_deg + rng.uniform(-self.INWARD_DEG, self.INWARD_DEG))
             free = sum(self._free(point, yaw_deg, offset) for offset in reach)
             if free > most:
                 best, most = (float(point[0]), float(point[1]), yaw_deg), free
@@ -82,7 +89,7 @@ class OpenPlaces:
     def _candidates(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """The policy's meeting points first, then places about them; all of them free."""
         centres = self._meeting_points[rng.integers(0, len(self._meeting_points), self.CANDIDATES)]
-        spread = rng.normal(0, 1.0, centres.shape) * np.linspace(0, 2, self.CANDIDATES)[:, None]
+        spread = rng.normal(0, 1.0, centres.shape) * np.linspace(0, self.SPREAD_M, self.CANDIDATES)[:, None]
         points = centres + spread
         return np.asarray(points[self._solids.clearance_m(points) > self.MARGIN_M])
 
