@@ -1,0 +1,1 @@
+"""The verbs that the runtime adds to the command `worldwire`."""

@@ -1,0 +1,133 @@
+"""The ROUTER socket of a server: bytes in, bytes out; never blocks on a client."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import zmq
+
+from worldwire.errors import MachineError
+from worldwire.protocol import HEARTBEAT_S, LIVENESS_S, encode
+from worldwire.schema import Message
+
+log = logging.getLogger(__name__)
+
+MESSAGES_PER_TURN: Final = 256
+"""Messages that are read before the loop looks at anything else."""
+QUEUED_MESSAGES: Final = 1000
+LINGER_MS: Final = 200
+
+
+class Router:
+    """A bound ROUTER socket and a way to wake its thread. Only `wake` may be called from other threads."""
+
+    def __init__(self, address: str, insecure: bool, max_message_bytes: int):
+        if not insecure:
+            _check_loopback(address)
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        for option, value in {
+            zmq.ROUTER_MANDATORY: 1,  # tells when a client is gone, instead of dropping in silence
+            zmq.MAXMSGSIZE: max_message_bytes,
+            zmq.SNDHWM: QUEUED_MESSAGES,
+            zmq.RCVHWM: QUEUED_MESSAGES,
+            zmq.LINGER: LINGER_MS,
+            zmq.HEARTBEAT_IVL: int(HEARTBEAT_S * 1000),
+            zmq.HEARTBEAT_TIMEOUT: int(LIVENESS_S * 1000),
+        }.items():
+            self._socket.setsockopt(option, value)
+        self._bind(address)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._wake_in, zmq.POLLIN)
+
+    @property
+    def endpoint(self) -> str:
+        """The real address, with the port that the system chose for port 0."""
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def wait(self, timeout_ms: int) -> None:
+        """Returns when something came, `wake` was called, or the time is over."""
+        self._poller.poll(timeout_ms)
+        try:
+            while self._wake_in.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def wake(self) -> None:
+        """Makes `wait` return; from any thread."""
+        try:
+            self._wake_out.send(b"\0")
+        except (BlockingIOError, OSError):
+            return  # enough wake-ups wait already, or the socket is closed
+
+    def receive(self) -> Iterator[tuple[bytes, list[memoryview]]]:
+        """The client and the parts of each message that is there, at most MESSAGES_PER_TURN of them."""
+        for _ in range(MESSAGES_PER_TURN):
+            try:
+                client, *parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            yield client.bytes, [part.buffer for part in parts]
+
+    def send(self, client: bytes, message: Message, payload: Any = None) -> bool:
+        """Sends without waiting or copying; False when the client is gone or does not read."""
+        parts = [client, encode(message)] + ([] if payload is None else [payload])
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        return True
+
+    def close(self) -> None:
+        """Sends what is queued for a moment, then frees the address."""
+        self._socket.close(LINGER_MS)
+        self._context.term()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def _bind(self, address: str) -> None:
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._socket.close(0)
+            self._context.term()
+            taken = error.errno == errno.EADDRINUSE
+            raise MachineError(
+                f"{address} is taken" if taken else f"cannot listen at {address}",
+                expected="a free address such as tcp://127.0.0.1:5555",
+                got=str(error),
+                remedy="stop the other server, or choose another port with --bind",
+            ) from error
+
+
+def _check_loopback(address: str) -> None:
+    """MachineError unless only this machine can reach the address."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme in ("ipc", "inproc") or host == "localhost" or _is_loopback(host):
+        return
+    raise MachineError(
+        f"{address} can be reached from other machines, and the connection is not encrypted",
+        expected="a loopback address such as tcp://127.0.0.1:5555",
+        remedy="use an SSH tunnel, or say --insecure on a network that you trust",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,176 @@
+"""The sessions of a server: their requests, their credit, and whose turn it is. No sockets, no threads."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldwire.errors import BusyError, StateError
+from worldwire.protocol import Limits
+from worldwire.schema import Message
+from worldwire_runtime.server.live import LiveInputs
+from worldwire_runtime.server.worker import Picture, ServedSession
+
+
+@dataclass(eq=False)
+class Slot:
+    """One session as the server sees it. `client` is the address of its owner on the ROUTER socket.
+
+    epoch counts resets and restores: frames of an older one are void. window is the credit that the client
+    granted with `start`, 0 while the session is not live; credit is what is left of it.
+    """
+
+    id: int
+    client: bytes
+    format: str
+    jpeg_quality: int
+    session: ServedSession | None = None
+    frames_per_step: int = 0
+    epoch: int = 0
+    camera: NDArray[np.float64] | None = None
+    requests: deque[tuple[Any, Any]] = field(default_factory=deque)
+    inputs: LiveInputs = field(default_factory=LiveInputs)
+    window: int = 0
+    credit: int = 0
+    dropped: int = 0
+    waiting: Picture | None = None
+    closing: bool = False
+
+    @property
+    def wants_work(self) -> bool:
+        """Whether the worker could do something for this session now."""
+        return self.closing or bool(self.requests) or self.wants_step
+
+    @property
+    def wants_step(self) -> bool:
+        """Whether the session is live and its client can take the frames of a step."""
+        return 0 < min(self.frames_per_step, self.window) <= self.credit
+
+    def attach(self, session: ServedSession, parent: Slot | None = None) -> None:
+        """The session was made; one that branched off `parent` goes on from there."""
+        self.session = session
+        if parent is not None:
+            self.camera, self.epoch = parent.camera, 1
+        self.note_step()
+
+    def note_step(self) -> None:
+        """Asks how long the next step is; only while no job of this session runs."""
+        if self.session is not None:
+            self.frames_per_step = self.session.frames_per_step
+
+    def take_request(self) -> tuple[Any, Any]:
+        """The oldest request and its payload; nothing for a live step or when the session ends."""
+        if self.closing:
+            self.requests.clear()
+        return self.requests.popleft() if self.requests else (None, None)
+
+    def begin_epoch(self) -> None:
+        """A reset or a restore: what was under way is void and the credit is whole again."""
+        self.epoch += 1
+        self.camera, self.waiting, self.dropped = None, None, 0
+        self.credit = self.window
+        self.inputs.forget()
+
+    def start(self, window: int) -> None:
+        """Goes live."""
+        if self.epoch == 0:
+            raise StateError("the session has not started", remedy="send `reset` or `restore` first")
+        self.window = self.credit = window
+        self.waiting, self.dropped = None, 0
+
+    def pause(self) -> None:
+        """Stops being live; frames under way are still sent while there is credit."""
+        self.window = 0
+
+    def grant(self, frames: int) -> None:
+        """The client took frames. Credit above the window is void: frames of an older epoch cost none."""
+        self.credit = min(self.window, self.credit + frames)
+
+    def spend(self, picture: Picture) -> bool:
+        """Whether a live picture may be sent now; if not it waits, and replaces one that waited."""
+        if self.credit > 0:
+            self.credit -= 1
+            return True
+        if self.waiting is not None:
+            self.dropped += 1
+        self.waiting = picture
+        return False
+
+    def take_waiting(self) -> Picture | None:
+        """The newest picture that no credit was left for, if there is credit now."""
+        if self.waiting is None or not self.credit:
+            return None
+        picture, self.waiting = self.waiting, None
+        self.credit -= 1
+        return picture
+
+    def take_dropped(self) -> int:
+        """How many pictures were left out since the last one that was sent."""
+        dropped, self.dropped = self.dropped, 0
+        return dropped
+
+
+class Sessions:
+    """All slots, and the round robin among them."""
+
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self._slots: OrderedDict[int, Slot] = OrderedDict()
+        self._ids = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(list(self._slots.values()))
+
+    def add(self, client: bytes, name: str, jpeg_quality: int) -> Slot:
+        """A new slot, or BusyError."""
+        if len(self._slots) >= self._limits.sessions:
+            raise BusyError(
+                "the server has no room for another session",
+                expected=f"at most {self._limits.sessions} sessions",
+                remedy="close one, try again later, or start the server with a larger --sessions",
+            )
+        slot = Slot(next(self._ids), client, name, jpeg_quality)
+        self._slots[slot.id] = slot
+        return slot
+
+    def remove(self, slot: Slot) -> None:
+        """Forgets a slot."""
+        self._slots.pop(slot.id, None)
+
+    def of(self, client: bytes, session: int) -> Slot:
+        """The slot of a client's session; StateError if it has no such session."""
+        slot = self._slots.get(session)
+        if slot is None or slot.client != client or slot.closing:
+            raise StateError(
+                f"there is no session {session}",
+                expected="a session that this connection opened",
+                remedy="open one; sessions end with their connection",
+            )
+        return slot
+
+    def enqueue(self, slot: Slot, message: Message, payload: Any) -> None:
+        """Adds a request behind the others of its session; BusyError when too many wait."""
+        if len(slot.requests) >= self._limits.queued_requests:
+            raise BusyError(
+                "too many requests wait in this session",
+                expected=f"at most {self._limits.queued_requests}",
+                remedy="wait for answers before you send more",
+            )
+        slot.requests.append((message, payload))
+
+    def next(self) -> Slot | None:
+        """The session whose turn it is; it goes behind all others."""
+        for slot in self._slots.values():
+            if slot.wants_work:
+                self._slots.move_to_end(slot.id)
+                return slot
+        return None

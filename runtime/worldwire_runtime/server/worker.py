@@ -1,0 +1,127 @@
+"""One thread in which everything runs that touches a world: one job at a time, as the schedule says."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from worldwire.api import Frame, SessionLike, WorldInfo
+from worldwire.inputs import Inputs
+from worldwire_runtime.server.live import Planned
+from worldwire_runtime.server.pixels import encode_pixels
+
+log = logging.getLogger(__name__)
+
+STOP_S: Final = 10.0
+
+Emit = Callable[["Picture"], None]
+Job = Callable[[Emit], Any]
+
+
+class ServedSession(SessionLike, Protocol):
+    """What the server needs of a session beyond `SessionLike`."""
+
+    def stream(self, inputs: list[Inputs]) -> Iterator[Frame]:
+        """A step that yields each frame as soon as it is decoded."""
+        ...
+
+    def branch(self) -> ServedSession:
+        """A second session that goes on from here."""
+        ...
+
+
+class ServedWorld(Protocol):
+    """What the server needs of a world."""
+
+    @property
+    def info(self) -> WorldInfo: ...
+
+    def session(self, plan: str | None = None) -> ServedSession: ...
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame that is ready to be sent."""
+
+    frame: Frame
+    payload: Any
+    format: str
+    timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The job under way is done; what it returned."""
+
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job under way raised."""
+
+    error: Exception
+
+
+Event = Picture | Finished | Failed
+
+
+class Worker:
+    """Runs jobs and reports their pictures and their end; `report` is called in the worker's thread."""
+
+    def __init__(self, report: Callable[[Event], None]):
+        self._report = report
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="worldwire-worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queues a job."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Ends the thread at the next frame, or leaves it to the end of the process after STOP_S."""
+        self._stopping = True
+        self._jobs.put(None)
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._stopping:
+            try:
+                result = job(self._emit)
+            except _StoppedError:
+                return
+            except Exception as error:  # the loop answers it; the server lives
+                self._report(Failed(error))
+            else:
+                self._report(Finished(result))
+
+    def _emit(self, picture: Picture) -> None:
+        if self._stopping:
+            raise _StoppedError
+        self._report(picture)
+
+
+class _StoppedError(Exception):
+    """Unwinds a job when the server stops."""
+
+
+def emit_frames(emit: Emit, frames: Iterable[Frame], name: str, jpeg_quality: int) -> None:
+    """Encodes and reports frames as they come; the time that this takes is their stage `encode`."""
+    for frame in frames:
+        start = time.perf_counter()
+        payload = encode_pixels(frame.pixels, name, jpeg_quality)
+        encode_ms = (time.perf_counter() - start) * 1000
+        emit(Picture(frame, payload, name, frame.timings_ms | {"encode": encode_ms}))
+
+
+def with_acks(frames: Iterable[Frame], planned: list[Planned]) -> Iterator[Frame]:
+    """Each frame of a live step with the newest input that it shows."""
+    for frame, plan in zip(frames, planned, strict=True):
+        yield Frame(frame.index, frame.pixels, frame.c2w, plan.ack, frame.memory_latents, frame.timings_ms)
