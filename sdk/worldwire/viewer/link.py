@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from worldwire.api import Frame, SessionLike, WorldInfo
 from worldwire.errors import ConfigError, ImageError, InputError, StateError, WorldwireError
 from worldwire.inputs import Inputs
 from worldwire.viewer.images import seed_image
+from worldwire.viewer.playback import Pacer
 from worldwire.viewer.script import walk
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,8 @@ class LiveSession(SessionLike, Protocol):
         """What is held from now on, and the look since the last call; returns its sequence number."""
         ...
 
-    def poll_frames(self, timeout_s: float) -> list[Frame]:
-        """The frames that came; waits up to `timeout_s` for the first one."""
+    def poll_frames(self, timeout_s: float, limit: int | None = None) -> list[Frame]:
+        """Up to `limit` frames that came; waits up to `timeout_s` for one. What is left slows the world."""
         ...
 
 
@@ -195,15 +197,18 @@ class Link:
             self._events.put(Lost(error))
 
     def _play(self, info: WorldInfo, session: LiveSession) -> None:
+        pacer = Pacer(info.frames_per_second, info.frames_per_step)
         while not self._closing.is_set():
             for request in _drain(self._requests):
                 self._answer(request, info, session)
-            if self._live:
-                frames = session.poll_frames(POLL_S)
-                if frames:
-                    self._events.put(Arrived(tuple(frames)))
-            else:
+            allowance = pacer.allowance(time.monotonic())
+            if not (self._live and allowance):
                 self._closing.wait(POLL_S)
+                continue
+            frames = session.poll_frames(POLL_S, allowance)
+            if frames:
+                pacer.taken(len(frames))
+                self._events.put(Arrived(tuple(frames)))
 
     def _answer(self, request: Request, info: WorldInfo, session: LiveSession) -> None:
         if isinstance(request, Start):

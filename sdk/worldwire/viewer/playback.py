@@ -1,4 +1,4 @@
-"""An even picture rate from frames that arrive in bursts, with a backlog that cannot grow."""
+"""When frames are taken and shown: never faster than the world, and evenly although they come in bursts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,27 @@ MARGIN_FRAMES: Final = 1
 """Frames that may wait when the next burst arrives; hides the jitter of arrivals."""
 CATCH_UP_PER_FRAME: Final = 0.15
 """How much faster the playback runs for each frame that waits beyond the margin."""
+
+
+class Pacer:
+    """How many frames may be taken now, so that a fast world does not run faster than its own time.
+
+    What a slow world lags behind is made up for up to `burst` frames, for its frames come step by step.
+    """
+
+    def __init__(self, frames_per_second: float, burst: int):
+        self._rate, self._burst = frames_per_second, burst
+        self._allowance, self._last_s = float(burst), 0.0
+
+    def allowance(self, now_s: float) -> int:
+        """Frames that may be taken at the time `now_s`."""
+        gained = (now_s - self._last_s) * self._rate
+        self._allowance, self._last_s = min(self._allowance + gained, self._burst), now_s
+        return int(self._allowance)
+
+    def taken(self, frames: int) -> None:
+        """So many were taken."""
+        self._allowance -= frames
 
 
 class Playback:
