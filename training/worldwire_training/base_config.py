@@ -1,0 +1,142 @@
+"""What a training run of the base model is told (`configs/base_tiny.toml` explains each choice)."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from worldwire.errors import ConfigError
+from worldwire_training.base_model import NoiseConfig
+from worldwire_training.clip_sampler import DropRates, Shape
+from worldwire_training.common import config_from_dict
+
+Compile = Literal["none", "static", "dynamic"]
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where episodes are, and how they become latents.
+
+    episodes, held_out: folders of bulk episodes; the held-out ones are for validation only. vae: folder of
+    the trained VAE. encode_batch: episodes encoded together. most_episodes: 0 takes all.
+    """
+
+    episodes: str
+    held_out: str
+    vae: str
+    encode_batch: int = 8
+    most_episodes: int = 0
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (beta1 0.9), linear warm-up, cosine decay, gradient norm clipping, and the average that ships."""
+
+    peak_rate: float = 1e-3
+    final_rate: float = 1e-5
+    warmup_steps: int = 200
+    beta2: float = 0.95
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Pictures and numbers from held-out episodes while a run goes on.
+
+    every_minutes: 0 validates only at the end. scenes: rolled out from their first frame for `latents`
+    latents. clips: windows for the loss at each noise level.
+    """
+
+    every_minutes: float = 2.0
+    scenes: int = 8
+    latents: int = 21
+    clips: int = 64
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """A run. `minutes` counts training alone (no encoding, no compilation); `steps` above 0 replaces it.
+
+    pause_at: the share of the run after which this process saves and ends, for a later one to resume.
+    latents_per_step: context and new latents of all clips in one step of one process. init_from: folder of a
+    world whose weights the run begins with. compile: "static" compiles each clip shape, "dynamic" all at
+    once; compile_cache: file that keeps what was compiled for the next run on such a machine ("": none).
+    """
+
+    output: str
+    data: DataConfig
+    world: dict[str, Any]
+    shapes: tuple[Shape, ...]
+    minutes: float = 8.0
+    pause_at: float = 1.0
+    steps: int = 0
+    latents_per_step: int = 2048
+    device: str = "auto"
+    mixed_precision: bool = True
+    compile: Compile = "static"
+    compile_cache: str = ""
+    seed: int = 0
+    init_from: str = ""
+    log_every: int = 20
+    checkpoint_minutes: float = 2.0
+    random_memory: float = 0.2
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    drops: DropRates = field(default_factory=DropRates)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        shapes = tuple(
+            config_from_dict(shape, Shape, "[[shapes]]") if isinstance(shape, Mapping) else shape
+            for shape in self.shapes
+        )
+        object.__setattr__(self, "shapes", shapes)
+        if self.compile not in get_args(Compile):
+            raise ConfigError(
+                "unknown way to compile", expected=" or ".join(get_args(Compile)), got=repr(self.compile)
+            )
+
+
+def read_config(path: Path, kind: type[Config], assignments: Sequence[str] = ()) -> Config:
+    """A TOML file as the dataclass `kind`, with `key.in.table=value` assignments on top.
+
+    Values are TOML; what is not (a bare path) counts as a string. Raises ConfigError for an unreadable file,
+    an assignment without '=', and unknown keys.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"the configuration {path} cannot be read: {error}", expected="a TOML file"
+        ) from error
+    for assignment in assignments:
+        _merge(values, _parse(assignment))
+    return config_from_dict(values, kind, str(path))
+
+
+def _parse(assignment: str) -> dict[str, Any]:
+    key, equals, value = assignment.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError("an override is no assignment", expected="key=value", got=repr(assignment))
+    for text in (value, f'"{value}"'):
+        try:
+            return tomllib.loads(f"{key} = {text}")
+        except tomllib.TOMLDecodeError:
+            continue
+    raise ConfigError(
+        "an override cannot be read", expected="key=value with a TOML value", got=repr(assignment)
+    )
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, change in changes.items():
+        if isinstance(change, Mapping) and isinstance(values.get(key), dict):
+            _merge(values[key], change)
+        else:
+            values[key] = change

@@ -1,0 +1,163 @@
+"""The networks of a world that train together, and their loss on a batch of clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from worldwire.errors import ConfigError
+from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.model.attention import KeyValue
+from worldwire_runtime.model.blocks import BlockCache, BlockClip
+from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
+from worldwire_runtime.model.text import PAD_TOKEN, TinyTextEncoder
+from worldwire_training.clip_sampler import ClipBatch
+from worldwire_training.losses import (
+    ErrorBuffer,
+    add_noise,
+    clip_timesteps,
+    estimate_data,
+    flow_matching_losses,
+    sample_noise_levels,
+)
+
+RECOMPILE_LIMIT = 256
+"""Blocks with and without actions, times clip shapes, forward and backward."""
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Noise on the new latents, and the disturbances of their clean context.
+
+    shift: of the logit-normal noise levels towards noise. draws: noise levels for each clip in a step; more
+    than one needs `cached` attention, whose context is then computed once for all of them. context_sigma: the
+    largest standard deviation of the Gaussian noise on context latents. error_gamma: the largest weight of a
+    residual from the error buffer (0: no buffer); error_rate: the share of clips that get one; error_latents:
+    its size.
+    """
+
+    shift: float = 3.0
+    draws: int = 1
+    context_sigma: float = 0.15
+    error_gamma: float = 0.0
+    error_rate: float = 0.5
+    error_latents: int = 512
+
+    def __post_init__(self) -> None:
+        if self.shift <= 0 or self.draws < 1 or self.error_latents < 1:
+            raise ConfigError("a noise setting is out of range", got=str(self))
+
+
+class BaseModel(nn.Module):
+    """The diffusion transformer and the text encoder."""
+
+    def __init__(self, dit: DiT, text: TinyTextEncoder) -> None:
+        super().__init__()
+        self.dit = dit
+        self.text = text
+
+    @classmethod
+    def build(cls, world: WorldConfig) -> BaseModel:
+        return cls(DiT(world.dit), TinyTextEncoder(world.text))
+
+    def conditions(self, batch: ClipBatch) -> ClipConditions:
+        """What the transformer is told about the clips; a prompt that is not told is an empty one."""
+        tokens = torch.where(batch.told.prompt[:, None], batch.prompt_tokens, PAD_TOKEN)
+        return batch.conditions(self.text.embed(tokens))
+
+    def forward(self, batch: ClipBatch, context: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """Velocities of the new latents `noisy` [B * draws, C, n, h, w] at noise levels `sigma` [B * draws].
+
+        context: [B, C, memory + past, h, w]; the draws of a clip follow each other.
+        """
+        prepared = self.dit.prepare(self.conditions(batch))
+        draws, seen = len(noisy) // len(batch.latents), context.shape[2]
+        if draws == 1 or not seen:
+            prepared = repeat_clip(prepared, draws)
+            latents = torch.cat([context.repeat_interleave(draws, 0), noisy], dim=2)
+            return self.dit(latents, clip_timesteps(sigma, seen, noisy.shape[2]), prepared, seen)
+        cache = repeat_cache(self.dit.encode_context(context, prepared), len(context), draws)
+        new = repeat_clip(prepared, draws)
+        return self.dit.denoise(noisy, clip_timesteps(sigma, 0, noisy.shape[2]), new, cache)
+
+
+def clip_losses(
+    model: nn.Module,
+    batch: ClipBatch,
+    noise: NoiseConfig,
+    generator: torch.Generator,
+    errors: ErrorBuffer | None = None,
+) -> Tensor:
+    """Flow-matching loss of each noise draw of each clip, float32 [B * draws]."""
+    clean, seen = batch.latents, batch.shape.context
+    context = disturb(clean[:, :, :seen], noise, generator, errors)
+    data = clean[:, :, seen:].repeat_interleave(noise.draws, 0).float()
+    sigma = sample_noise_levels(len(data), noise.shift, generator, data.device)
+    drawn = torch.randn(data.shape, generator=generator, device=data.device)
+    noisy = add_noise(data, drawn, sigma)
+    velocity = model(batch, context, noisy.to(clean.dtype), sigma)
+    if errors is not None:
+        errors.add(estimate_data(noisy, velocity.detach().float(), sigma), data)
+    return flow_matching_losses(velocity, data, drawn)
+
+
+def disturb(
+    context: Tensor, noise: NoiseConfig, generator: torch.Generator, errors: ErrorBuffer | None
+) -> Tensor:
+    """The context as imperfect as a session's own: a little Gaussian noise, and residuals of predictions."""
+    samples, device = len(context), context.device
+    sigma = noise.context_sigma * torch.rand(samples, generator=generator, device=device)
+    gauss = torch.randn(context.shape, generator=generator, device=device)
+    disturbed = context.float() + sigma.view(-1, 1, 1, 1, 1) * gauss
+    if errors is not None:
+        gamma = noise.error_gamma * torch.rand(samples, generator=generator, device=device)
+        chosen = torch.rand(samples, generator=generator, device=device) < noise.error_rate
+        disturbed = errors.perturb(disturbed, gamma * chosen, generator)
+    return disturbed.to(context.dtype)
+
+
+def repeat_clip(prepared: PreparedClip, times: int) -> PreparedClip:
+    """Each sample's conditions `times` times in a row; time positions are shared by the whole batch."""
+    if times == 1:
+        return prepared
+    return PreparedClip(tuple(_repeat_block(block, times) for block in prepared.blocks), prepared.rotary)
+
+
+def repeat_cache(cache: ContextCache, samples: int, times: int) -> ContextCache:
+    """Each sample's context `times` times in a row. The mouse's batch is samples times tokens."""
+
+    def tokens(part: Tensor) -> Tensor:
+        return part.unflatten(0, (samples, -1)).repeat_interleave(times, 0).flatten(0, 1)
+
+    blocks = [
+        BlockCache(_repeat_keys(block.attention, times), block.mouse and KeyValue(*map(tokens, block.mouse)))
+        for block in cache.blocks
+    ]
+    return ContextCache(tuple(blocks), cache.latents)
+
+
+def _repeat_block(clip: BlockClip, times: int) -> BlockClip:
+    action = clip.action and clip.action._replace(
+        mouse_hidden=clip.action.mouse_hidden.repeat_interleave(times, 0),
+        keyboard=_repeat_keys(clip.action.keyboard, times),
+    )
+    scale, shift = (part.repeat_interleave(times, 0) for part in (clip.camera_scale, clip.camera_shift))
+    return BlockClip(scale, shift, _repeat_keys(clip.text, times), action)
+
+
+def _repeat_keys(keys: KeyValue, times: int) -> KeyValue:
+    return KeyValue(*(part.repeat_interleave(times, 0) for part in keys))
+
+
+def compile_blocks(dit: DiT, dynamic: bool) -> None:
+    """Compile the transformer's blocks in place; they share their code, so there are few compilations.
+
+    dynamic: one compilation for all clip shapes, instead of one for each (slower to run, quicker to compile).
+    """
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
+    for block in dit.blocks:
+        block.compile(dynamic=dynamic)
+        block.prepare = torch.compile(block.prepare, dynamic=dynamic)
