@@ -3,15 +3,15 @@
 This is the Wan2.2 layout with its original tensor names; the pruned MG-LightVAE variants and the tiny
 world's own VAE are configurations of it. Frame 0 alone makes latent 0, frames 4k-3..4k make latent k.
 
-Inside, tensors are time-major, [T, B, C, H, W], with channels last in memory: a frame is then one item of a
-plain batch, any run of frames is a view, and a causal 3-D convolution is a sum of 2-D convolutions, one per
-time tap. That is as fast as the library's 3-D convolution where that is good, and up to 20 times faster
-where it is not (float32 on CPUs).
+Inside, a video is a plain batch of frames, [T * B, C, H, W], channels last in memory, with the B frames of
+one time side by side: any run of frames is a view, and a causal 3-D convolution is a sum of 2-D convolutions,
+one per time tap. That is as fast as the library's 3-D convolution where that is good, and up to 20 times
+faster where it is not (float32 on CPUs).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -125,82 +125,90 @@ def wan22_config(pruning_rate: float = 0.0) -> VAEConfig:
 
 
 class Stream:
-    """What a pass over one chunk takes from the chunks before it and leaves for those after it.
+    """What a pass over one chunk of frames takes from the chunks before it and leaves for those after it.
 
     `past` None is the start of a session. Layers take and keep in the order in which they run, so that
-    `kept` is the `past` of the next chunk: a plain list of tensors [frames, B, C, H, W].
+    `kept` is the `past` of the next chunk: a plain list of tensors [frames, B, C, H, W]. With `keep` False
+    nothing is kept: a pass over a whole video.
     """
 
-    def __init__(self, past: Sequence[Tensor] | None) -> None:
-        self._past = None if past is None else list(past)
+    def __init__(self, batch: int, past: Sequence[Tensor] | None = None, keep: bool = True) -> None:
+        self.batch = batch
+        self.at_start = past is None
         self.kept: list[Tensor] = []
-
-    @property
-    def at_start(self) -> bool:
-        return self._past is None
+        self._past = [] if past is None else list(past)
+        self._keep = keep
 
     def extend(self, x: Tensor, frames: int) -> Tensor:
-        """`x` [T, B, C, H, W] behind this layer's last `frames` input frames; just `x` at the start."""
-        if self._past is not None:
-            x = torch.cat([self._past[len(self.kept)].to(x.dtype), x])
-        last = x[-frames:]
-        missing = frames - last.shape[0]
-        # A copy: a view would keep the whole chunk alive and be saved with it.
-        self.kept.append(F.pad(last, (0, 0) * (x.dim() - 1) + (missing, 0)) if missing else last.clone())
+        """Frames [T * B, C, H, W] behind this layer's last `frames` input frames; just `x` at the start."""
+        if not self.at_start:
+            x = torch.cat([self._past[len(self.kept)].flatten(0, 1).to(x.dtype), x])
+        if self._keep:
+            # A copy: a view would keep the whole chunk alive and be saved with it.
+            last = self.pad_front(x, frames * self.batch)[-frames * self.batch :].clone()
+            self.kept.append(last.unflatten(0, (frames, self.batch)))
         return x
 
-
-def per_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a function of [N, C, H, W] to every frame of [T, B, C, H, W]."""
-    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    @staticmethod
+    def pad_front(x: Tensor, length: int) -> Tensor:
+        """`x` behind frames of zeros, so that there are at least `length`."""
+        return x if x.shape[0] >= length else F.pad(x, (0, 0, 0, 0, 0, 0, length - x.shape[0], 0))
 
 
 class CausalConv3d(nn.Conv3d):
     """A 3-D convolution over the present and the past, computed as one 2-D convolution per time tap.
 
-    Frames before the session count as zero, so their taps are not computed at all.
+    Frames before the session count as zero; taps that would meet nothing else are left out.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int, int]) -> None:
         super().__init__(inputs, outputs, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
 
-    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        """[T, B, C, H, W] to [T, B, C', H, W]."""
-        frames, taps = x.shape[0], self.kernel_size[0]
-        if stream is not None and taps > 1:
-            x = stream.extend(x, taps - 1)
-        total = x.shape[0]
-        out = self._tap(x[total - frames :], taps - 1, self.bias)
-        for lag in range(1, taps):
-            source = x[max(0, total - frames - lag) : max(0, total - lag)]
-            if source.shape[0]:
-                out[frames - source.shape[0] :] += self._tap(source, taps - 1 - lag, None)
-        return out
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        """[T * B, C, H, W] to [T * B, C', H, W]."""
+        length = x.shape[0]
+        if self.kernel_size[0] > 1:
+            x = stream.extend(x, self.kernel_size[0] - 1)
+        return self.convolve(x, length, stream.batch)
 
-    def strided(self, x: Tensor) -> Tensor:
-        """Every second output, without padding: [T, B, C, H, W] to [(T - taps) // 2 + 1, B, C', H, W]."""
+    def convolve(self, x: Tensor, length: int, batch: int) -> Tensor:
+        """Outputs for the newest `length` of the frames `x`; what lies before them is all that was seen."""
         taps = self.kernel_size[0]
-        outputs = (x.shape[0] - taps) // 2 + 1
-        out = self._tap(x[: 2 * outputs : 2], 0, self.bias)
-        for tap in range(1, taps):
-            out = out + self._tap(x[tap : tap + 2 * outputs - 1 : 2], tap, None)
+        used = min(taps, x.shape[0] // batch)
+        x = Stream.pad_front(x, length + (used - 1) * batch)
+        out = self._tap(x[-length:], taps - 1, self.bias)
+        for lag in range(1, used):
+            start = x.shape[0] - length - lag * batch
+            out = out + self._tap(x[start : start + length], taps - 1 - lag)
         return out
 
-    def _tap(self, x: Tensor, tap: int, bias: Tensor | None) -> Tensor:
-        padding = (self.kernel_size[1] // 2, self.kernel_size[2] // 2)
-        return per_frame(lambda frames: F.conv2d(frames, self.weight[:, :, tap], bias, padding=padding), x)
+    def strided(self, x: Tensor, stream: Stream) -> Tensor:
+        """Every second output in time, without padding: T frames to (T - taps) // 2 + 1."""
+        taps = self.kernel_size[0]
+        x = x.unflatten(0, (-1, stream.batch))
+        outputs = (x.shape[0] - taps) // 2 + 1
+        parts = [x[tap : tap + 2 * outputs - 1 : 2].flatten(0, 1) for tap in range(taps)]
+        out = self._tap(parts[0], 0, self.bias)
+        for tap in range(1, taps):
+            out = out + self._tap(parts[tap], tap)
+        return out
+
+    def _tap(self, x: Tensor, tap: int, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(x, self.weight[:, :, tap], bias, padding=self.padding[1:])
 
 
 class ChannelNorm(nn.Module):
-    """x / sqrt(mean over channels of x^2 + eps) * gamma, for [T, B, C, H, W]; the mean in float32."""
+    """x / sqrt(mean over channels of x^2 + eps) * gamma, the mean in float32; then SiLU if `silu`."""
 
-    def __init__(self, channels: int, trailing: int) -> None:
+    def __init__(self, channels: int, *, trailing: int, silu: bool) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(channels, *(1,) * trailing))
+        self.silu = silu
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = torch.rsqrt(x.float().square().mean(dim=2, keepdim=True) + NORM_EPSILON)
-        return x * scale.to(x.dtype) * self.gamma.view(-1, 1, 1).to(x.dtype)
+        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + NORM_EPSILON)
+        x = x * scale.to(x.dtype) * self.gamma.view(-1, 1, 1).to(x.dtype)
+        return F.silu(x) if self.silu else x
 
 
 class ResidualBlock(nn.Module):
@@ -208,21 +216,21 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        # The places of the activations (1, 4) and the dropout (5) keep the original tensor names.
+        # Numbered as in the original, where the SiLUs are 1 and 4 and a dropout is 5.
         self.residual = nn.ModuleDict(
             {
-                "0": ChannelNorm(inputs, trailing=3),
+                "0": ChannelNorm(inputs, trailing=3, silu=True),
                 "2": CausalConv3d(inputs, outputs, (3, 3, 3)),
-                "3": ChannelNorm(outputs, trailing=3),
+                "3": ChannelNorm(outputs, trailing=3, silu=True),
                 "6": CausalConv3d(outputs, outputs, (3, 3, 3)),
             }
         )
-        self.shortcut = nn.Identity() if inputs == outputs else CausalConv3d(inputs, outputs, (1, 1, 1))
+        self.shortcut = None if inputs == outputs else CausalConv3d(inputs, outputs, (1, 1, 1))
 
-    def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
-        hidden = self.residual["2"](F.silu(self.residual["0"](x)), stream)
-        hidden = self.residual["6"](F.silu(self.residual["3"](hidden)), stream)
-        return hidden + self.shortcut(x)
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        hidden = self.residual["2"](self.residual["0"](x), stream)
+        hidden = self.residual["6"](self.residual["3"](hidden), stream)
+        return hidden + (x if self.shortcut is None else self.shortcut(x, stream))
 
 
 class FrameAttention(nn.Module):
@@ -230,17 +238,14 @@ class FrameAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = ChannelNorm(channels, trailing=2)
+        self.norm = ChannelNorm(channels, trailing=2, silu=False)
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + per_frame(self._attend, self.norm(x))
-
-    def _attend(self, x: Tensor) -> Tensor:
-        qkv = self.to_qkv(x).flatten(2).transpose(1, 2).unsqueeze(1)  # [N, one head, cells, 3 C]
+        qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1)  # [N, one head, cells, 3 C]
         mixed = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
-        return self.proj(mixed.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:]))
+        return x + self.proj(mixed.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 class Middle(nn.ModuleList):
@@ -251,7 +256,7 @@ class Middle(nn.ModuleList):
             [ResidualBlock(channels, channels), FrameAttention(channels), ResidualBlock(channels, channels)]
         )
 
-    def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
         return self[2](self[1](self[0](x, stream)), stream)
 
 
@@ -259,12 +264,11 @@ class Head(nn.ModuleDict):
     """Norm, SiLU, causal convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(
-            {"0": ChannelNorm(inputs, trailing=3), "2": CausalConv3d(inputs, outputs, (3, 3, 3))}
-        )
+        norm = ChannelNorm(inputs, trailing=3, silu=True)
+        super().__init__({"0": norm, "2": CausalConv3d(inputs, outputs, (3, 3, 3))})
 
-    def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
-        return self["2"](F.silu(self["0"](x)), stream)
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        return self["2"](self["0"](x), stream)
 
 
 class Downsample(nn.Module):
@@ -275,18 +279,17 @@ class Downsample(nn.Module):
         self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels, 3, stride=2)})
         self.time_conv = CausalConv3d(channels, channels, (3, 1, 1)) if temporal else None
 
-    def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
-        x = per_frame(lambda frames: self.resample["1"](F.pad(frames, (0, 1, 0, 1))), x)
-        return x if self.time_conv is None else self._halve_rate(x, stream)
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        x = self.resample["1"](F.pad(x, (0, 1, 0, 1)))
+        return x if self.time_conv is None else self._halve_rate(x, stream, self.time_conv)
 
-    def _halve_rate(self, x: Tensor, stream: Stream | None) -> Tensor:
+    def _halve_rate(self, x: Tensor, stream: Stream, time_conv: CausalConv3d) -> Tensor:
         """The session's first frame passes as it is; every later pair is seen with the frame before it."""
-        at_start = stream is None or stream.at_start
-        if stream is not None:
-            x = stream.extend(x, 1)
-        if not at_start:
-            return self.time_conv.strided(x)
-        return x if x.shape[0] == 1 else torch.cat([x[:1], self.time_conv.strided(x)])
+        x = stream.extend(x, 1)
+        if not stream.at_start:
+            return time_conv.strided(x, stream)
+        first = x[: stream.batch]
+        return first if x.shape[0] == stream.batch else torch.cat([first, time_conv.strided(x, stream)])
 
 
 class Upsample(nn.Module):
@@ -301,41 +304,47 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         if self.time_conv is not None:
             x = self._double_rate_from_start(x, stream) if stream.at_start else self._double_rate(x, stream)
-        return per_frame(lambda frames: self.resample["1"](F.interpolate(frames, scale_factor=2.0)), x)
+        return self.resample["1"](F.interpolate(x, scale_factor=2.0))
 
     def _double_rate(self, x: Tensor, stream: Stream) -> Tensor:
-        """The two halves of the channels are consecutive frames: [T, B, C, H, W] to [2T, B, C, H, W]."""
-        return self.time_conv(x, stream).unflatten(2, (2, -1)).transpose(1, 2).flatten(0, 1)
+        """The two halves of the channels are consecutive frames: T frames to 2T."""
+        first, second = self.time_conv(x, stream).chunk(2, dim=1)
+        pairs = zip(first.split(stream.batch), second.split(stream.batch), strict=True)
+        return torch.cat([frame for pair in pairs for frame in pair])
 
     def _double_rate_from_start(self, x: Tensor, stream: Stream) -> Tensor:
-        """The session's first latent gives one frame: [T, B, C, H, W] to [2T - 1, B, C, H, W]."""
+        """The session's first latent gives one frame: T frames to 2T - 1."""
         if not self._skip_first:
-            return self._double_rate(x, stream)[1:]
-        return torch.cat([x[:1], self._double_rate(x[1:], stream)])
+            return self._double_rate(x, stream)[stream.batch :]
+        first, later = x[: stream.batch], x[stream.batch :]
+        return torch.cat([first, self._double_rate(later, stream)])
 
 
-def fold_average(x: Tensor, outputs: int, frames: int, cells: int) -> Tensor:
+def fold_average(x: Tensor, batch: int, outputs: int, frames: int, cells: int) -> Tensor:
     """The encoder's shortcut: fold `frames` x `cells` x `cells` into channels, average runs of channels.
 
-    [T, B, C, H, W] to [ceil(T / frames), B, outputs, H / cells, W / cells]; missing frames in front are zero.
+    T frames [T * B, C, H, W] to ceil(T / frames) of [outputs, H / cells, W / cells]; missing ones are 0.
     """
-    x = F.pad(x, (0, 0, 0, 0, 0, 0, 0, 0, -x.shape[0] % frames, 0))
-    T, B, C, H, W = x.shape
-    x = x.reshape(T // frames, frames, B, C, H // cells, cells, W // cells, cells)
-    x = x.permute(0, 2, 3, 1, 5, 7, 4, 6)  # T, B, (C, frame, row, column), H, W
-    return x.reshape(T // frames, B, outputs, -1, H // cells, W // cells).mean(dim=3)
+    missing = -(x.shape[0] // batch) % frames
+    x = Stream.pad_front(x, x.shape[0] + missing * batch)
+    length, C, H, W = x.shape
+    x = x.reshape(length // (frames * batch), frames, batch, C, H // cells, cells, W // cells, cells)
+    x = x.permute(0, 2, 4, 6, 3, 1, 5, 7)  # T, B, H, W, (C, frame, row, column)
+    x = x.reshape(length // frames, H // cells, W // cells, outputs, -1).mean(dim=4)
+    return x.movedim(3, 1)
 
 
-def repeat_unfold(x: Tensor, outputs: int, frames: int, cells: int) -> Tensor:
+def repeat_unfold(x: Tensor, batch: int, outputs: int, frames: int, cells: int) -> Tensor:
     """The decoder's shortcut: repeat channels consecutively, unfold them to `frames` x `cells` x `cells`.
 
-    [T, B, C, H, W] to [T * frames, B, outputs, H * cells, W * cells].
+    T frames [T * B, C, H, W] to T * frames of [outputs, H * cells, W * cells].
     """
-    T, B, C, H, W = x.shape
+    length, C, H, W = x.shape
     repeats = outputs * frames * cells * cells // C
-    x = x.unsqueeze(3).expand(T, B, C, repeats, H, W).reshape(T, B, outputs, frames, cells, cells, H, W)
-    x = x.permute(0, 3, 1, 2, 6, 4, 7, 5)  # T, frame, B, C, H, row, W, column
-    return x.reshape(T * frames, B, outputs, H * cells, W * cells)
+    x = x.movedim(1, 3).unsqueeze(4).expand(length, H, W, C, repeats)
+    x = x.reshape(length // batch, batch, H, W, outputs, frames, cells, cells)
+    x = x.permute(0, 5, 1, 2, 6, 3, 7, 4)  # T, frame, B, H, row, W, column, C
+    return x.reshape(length * frames, H * cells, W * cells, outputs).movedim(3, 1)
 
 
 class EncoderStage(nn.Module):
@@ -350,8 +359,8 @@ class EncoderStage(nn.Module):
         self.downsamples = nn.ModuleList(layers)
         self._shortcut = (outputs, 2 if temporal else 1, 2 if spatial else 1)
 
-    def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
-        shortcut = fold_average(x, *self._shortcut)
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        shortcut = fold_average(x, stream.batch, *self._shortcut)
         for layer in self.downsamples:
             x = layer(x, stream)
         return x + shortcut
@@ -384,11 +393,12 @@ class DecoderStage(nn.Module):
             x = layer(x, stream)
         if self._shortcut is None:
             return x
-        return x + repeat_unfold(source, *self._shortcut)[-x.shape[0] :]  # the start drops its first frame
+        shortcut = repeat_unfold(source, stream.batch, *self._shortcut)
+        return x + shortcut[-x.shape[0] :]  # at the start, both ways drop their first frame
 
 
 class Encoder(nn.Module):
-    """Folded pixels [T, B, 12, H/2, W/2] to mean and log-variance [T', B, 2 z, H/16, W/16]."""
+    """Folded pixels [T * B, 12, H/2, W/2] to mean and log-variance [T' * B, 2 z, H/16, W/16]."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -403,7 +413,7 @@ class Encoder(nn.Module):
         self.middle = Middle(widths[-1])
         self.head = Head(widths[-1], 2 * config.z_dim)
 
-    def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
         x = self.conv1(x, stream)
         for stage in self.downsamples:
             x = stage(x, stream)
@@ -411,7 +421,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents [T', B, z, H/16, W/16] to folded pixels [T, B, 12, H/2, W/2]."""
+    """Latents [T' * B, z, H/16, W/16] to folded pixels [T * B, 12, H/2, W/2]."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -438,23 +448,28 @@ class Decoder(nn.Module):
 
 
 def fold_pixels(video: Tensor) -> Tensor:
-    """[B, 3, T, H, W] to [T, B, 12, H/2, W/2], channels last; channel = (colour * 2 + column) * 2 + row."""
+    """[B, 3, T, H, W] to [T * B, 12, H/2, W/2], channels last; channel = (colour * 2 + column) * 2 + row."""
     B, C, T, H, W = video.shape
     x = video.reshape(B, C, T, H // PIXEL_PATCH, PIXEL_PATCH, W // PIXEL_PATCH, PIXEL_PATCH)
-    x = x.permute(2, 0, 3, 5, 1, 6, 4).flatten(4)  # T, B, H, W, (colour, column, row)
-    return x.movedim(-1, 2)
+    x = x.permute(2, 0, 3, 5, 1, 6, 4)  # T, B, H, W, colour, column, row
+    return x.reshape(T * B, H // PIXEL_PATCH, W // PIXEL_PATCH, -1).movedim(3, 1)
 
 
-def unfold_pixels(x: Tensor) -> Tensor:
-    """The inverse of `fold_pixels`: [T, B, 12, H, W] to [B, 3, T, 2H, 2W]."""
-    T, B, _, H, W = x.shape
-    x = x.reshape(T, B, RGB, PIXEL_PATCH, PIXEL_PATCH, H, W).permute(1, 2, 0, 5, 4, 6, 3)
-    return x.reshape(B, RGB, T, H * PIXEL_PATCH, W * PIXEL_PATCH)
+def unfold_pixels(x: Tensor, batch: int) -> Tensor:
+    """The inverse of `fold_pixels`: [T * B, 12, H, W] to [B, 3, T, 2H, 2W]."""
+    length, _, H, W = x.shape
+    x = x.reshape(length // batch, batch, RGB, PIXEL_PATCH, PIXEL_PATCH, H, W).permute(1, 2, 0, 5, 4, 6, 3)
+    return x.reshape(batch, RGB, length // batch, H * PIXEL_PATCH, W * PIXEL_PATCH)
 
 
 def time_major(x: Tensor) -> Tensor:
-    """[B, C, T, H, W] to [T, B, C, H, W] with the channels last in memory."""
-    return x.permute(2, 0, 3, 4, 1).contiguous().movedim(-1, 2)
+    """[B, C, T, H, W] to [T * B, C, H, W] with the channels last in memory."""
+    return x.permute(2, 0, 3, 4, 1).contiguous().flatten(0, 1).movedim(3, 1)
+
+
+def batch_major(x: Tensor, batch: int) -> Tensor:
+    """The inverse of `time_major`."""
+    return x.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
 
 
 class VAE(nn.Module):
@@ -490,21 +505,28 @@ class VAE(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the unnormalised latents, each [B, z, 1 + n, H/16, W/16]."""
         self._check_video(video)
-        x = fold_pixels(video.to(self.conv1.weight.dtype))
-        moments = (
-            self.encoder(x, None) if latents_per_pass is None else self._encode_parts(x, latents_per_pass)
-        )
-        mean, logvar = self.conv1(moments).permute(1, 2, 0, 3, 4).chunk(2, dim=1)
+        x, batch = fold_pixels(video.to(self.conv1.weight.dtype)), video.shape[0]
+        if latents_per_pass is None:
+            moments = self._encode_part(x, Stream(batch, keep=False))
+        else:
+            moments = self._encode_parts(x, batch, latents_per_pass)
+        mean, logvar = batch_major(moments, batch).chunk(2, dim=1)
         return mean, logvar
 
-    def _encode_parts(self, x: Tensor, latents_per_pass: int) -> Tensor:
-        rate = self.config.temporal_factor
-        parts = [x[:1], *x[1:].split(rate * latents_per_pass)] if x.shape[0] > 1 else [x]
-        moments, past = [], None
-        for part in parts:
-            stream = Stream(past)
-            moments.append(self.encoder(part, stream))
-            past = stream.kept
+    def _encode_part(self, x: Tensor, stream: Stream) -> Tensor:
+        return self.conv1(self.encoder(x, stream), stream)
+
+    def _encode_parts(self, x: Tensor, batch: int, latents_per_pass: int) -> Tensor:
+        later = (
+            x[batch:].split(self.config.temporal_factor * latents_per_pass * batch)
+            if x.shape[0] > batch
+            else ()
+        )
+        stream = Stream(batch)
+        moments = [self._encode_part(x[:batch], stream)]
+        for part in later:
+            stream = Stream(batch, stream.kept)
+            moments.append(self._encode_part(part, stream))
         return torch.cat(moments)
 
     def decode(self, latents: Tensor, cache: Sequence[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -515,18 +537,18 @@ class VAE(nn.Module):
         cache is a list of new tensors; the one given is left as it is, so a session can be branched.
         """
         self._check_latents(latents, cache)
-        frames, cache = self._decode(latents * self.latent_std + self.latent_mean, cache)
-        return frames.clamp(-1.0, 1.0), cache
+        stream = Stream(latents.shape[0], cache)
+        frames = self._decode(latents * self.latent_std + self.latent_mean, stream)
+        return frames.clamp(-1.0, 1.0), stream.kept
 
     def decode_raw(self, latents: Tensor) -> Tensor:
-        """Frames, not clamped, of unnormalised latents from a session's start: what training needs."""
+        """Frames, not clamped, of a whole session's unnormalised latents: what training needs."""
         self._check_latents(latents, None)
-        return self._decode(latents, None)[0]
+        return self._decode(latents, Stream(latents.shape[0], keep=False))
 
-    def _decode(self, latents: Tensor, cache: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
-        stream = Stream(cache)
-        x = self.conv2(time_major(latents.to(self.conv2.weight.dtype)))
-        return unfold_pixels(self.decoder(x, stream)), stream.kept
+    def _decode(self, latents: Tensor, stream: Stream) -> Tensor:
+        x = self.conv2(time_major(latents.to(self.conv2.weight.dtype)), stream)
+        return unfold_pixels(self.decoder(x, stream), stream.batch)
 
     def _check_video(self, video: Tensor) -> None:
         space, rate = self.config.spatial_factor, self.config.temporal_factor
