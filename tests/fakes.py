@@ -114,6 +114,9 @@ class FakeWorld:
         self.step_seconds = step_seconds
         self.sessions: list[FakeSession] = []
 
+    def info_for(self, plan: str | None) -> WorldInfo:
+        return self.info
+
     def session(self, plan: str | None = None) -> FakeSession:
         self.sessions.append(FakeSession(self.info, self.step_seconds))
         return self.sessions[-1]

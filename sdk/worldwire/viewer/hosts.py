@@ -11,7 +11,7 @@ from typing import Final
 from worldwire.api import WorldInfo
 from worldwire.client import Client, RemoteSession, connect
 from worldwire.errors import BusyError, ConnectionLostError
-from worldwire.viewer.local import LocalServer
+from worldwire.viewer.local import SERVE, LocalServer
 
 ATTEMPT_S: Final = 0.5
 LOCAL_TIMEOUT_S: Final = 900.0
@@ -27,11 +27,12 @@ class LocalHost:
     """Starts `worldwire serve` with these arguments on a free port, and stops it afterwards."""
 
     arguments: Sequence[str]
+    launcher: Sequence[str] = SERVE
 
     @contextmanager
     def open(self, report: Report, cancelled: Cancelled) -> Iterator[tuple[WorldInfo, RemoteSession]]:
         """See `worldwire.viewer.link.Host`. ConnectionLostError with the server's last lines if it ends."""
-        with LocalServer(self.arguments) as server:
+        with LocalServer(self.arguments, self.launcher) as server:
 
             def watch() -> None:
                 server.check()

@@ -26,6 +26,8 @@ DESIGN_HEIGHT: Final = 576
 """The window height that all sizes here are written for."""
 MEMORY_SLOTS: Final = 5
 THUMBNAIL: Final = (60, 36)
+COMPASS_ARROW: Final = ((0, 1.0), (145, 0.8), (180, 0.35), (-145, 0.8))
+"""Corners of the arrow: turned from ahead in degrees, and how far from the centre."""
 KEY_CAPS: Final = (
     # name, label, column, row, width, in key sizes
     ("forward", "W", 1.0, 0.0, 1.0),
@@ -198,20 +200,16 @@ class Hud:
         box.bottomright = (right, bottom)
         self._panel(box)
         radius = self._px(26)
-        center = (box.x + self._px(40), box.centery)
+        center = pygame.Vector2(box.x + self._px(40), box.centery)
         pygame.draw.circle(self._target, (70, 75, 82), center, radius, max(self._px(1), 1))
-        yaw = math.radians(model.yaw_deg)
-        for turn, length, color in ((0.0, 0.92, ACCENT), (2.5, 0.45, ACCENT), (-2.5, 0.45, ACCENT)):
-            tip = (
-                center[0] + length * radius * math.sin(yaw + turn),
-                center[1] - length * radius * math.cos(yaw + turn),
-            )
-            pygame.draw.line(self._target, color, center, tip, max(self._px(2), 1))
+        ahead = pygame.Vector2(0, -radius * 0.8).rotate(model.yaw_deg)
+        arrow = [center + ahead.rotate(turn) * length for turn, length in COMPASS_ARROW]
+        pygame.draw.polygon(self._target, ACCENT, arrow)
         x, _, z = model.position_m
         rows = (
             f"x {x:+.1f} m   z {z:+.1f} m",
-            f"yaw {model.yaw_deg:+.0f}°",
-            f"pitch {model.pitch_deg:+.0f}°",
+            f"yaw {round(model.yaw_deg):+d}°",
+            f"pitch {round(model.pitch_deg):+d}°",
         )
         for number, row in enumerate(rows):
             self._text(

@@ -14,6 +14,7 @@ from typing import Final
 
 from worldwire.errors import ConnectionLostError
 
+SERVE: Final = (sys.executable, "-m", "worldwire", "serve")
 LOOPBACK: Final = "127.0.0.1"
 STOP_TIMEOUT_S: Final = 5.0
 LOG_TAIL_LINES: Final = 12
@@ -22,12 +23,15 @@ LOG_TAIL_LINES: Final = 12
 class LocalServer:
     """Starts the process at once; `stop` (or leaving the context) ends it. Its output goes to a log file."""
 
-    def __init__(self, arguments: Sequence[str]):
-        """arguments: what `worldwire serve` gets besides its address, for example `--preset tiny`."""
+    def __init__(self, arguments: Sequence[str], launcher: Sequence[str] = SERVE):
+        """arguments: what `worldwire serve` gets besides its address, for example `--preset tiny`.
+
+        launcher: the command itself.
+        """
         self.address = f"tcp://{LOOPBACK}:{free_port()}"
         self._folder = tempfile.TemporaryDirectory(prefix="worldwire-")
         self._log_path = Path(self._folder.name) / "serve.log"
-        command = [sys.executable, "-m", "worldwire", "serve", "--bind", self.address, *arguments]
+        command = [*launcher, "--bind", self.address, *arguments]
         with self._log_path.open("wb") as log:
             # Its own process group: Ctrl-C reaches the viewer alone, which then stops the server in order.
             self._process = subprocess.Popen(

@@ -45,8 +45,7 @@ def play(args: Namespace) -> int:
             _say(f"contact sheet: {files.sheet.resolve()}")
         else:
             options = WindowOptions(args.scale, args.frames, args.record, script)
-            for path in Window(host, start, options).run():
-                _say(f"saved {path.resolve()}")
+            Window(host, start, options).run()
     return 0
 
 
@@ -81,7 +80,7 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-        pygame.quit()
+        pygame.display.quit()
 
 
 def _say(line: str) -> None:

@@ -48,7 +48,7 @@ class Window:
         self._state, self._controls = ViewerState(start), Controls()
         self._link = Link(host, start, options.script)
         self._recorder: Recorder | None = None
-        self._recordings: list[Path] = []
+        self._recorded = False
         self._show_hud, self._show_help, self._open = True, False, True
         self._held: frozenset[str] = frozenset()
         self._opened_s = time.monotonic()
@@ -67,8 +67,8 @@ class Window:
             Command.RELEASE_MOUSE: lambda _: self._capture(False),
         }
 
-    def run(self) -> list[Path]:
-        """Plays until the window is closed; returns the recordings that were made.
+    def run(self) -> None:
+        """Plays until the window is closed.
 
         Raises what ended the connection if there was nobody to ask what to do about it (a script, `frames`),
         or if the first walk never began.
@@ -86,7 +86,6 @@ class Window:
                 clock.tick(SCREEN_HZ)
         finally:
             self._close()
-        return self._recordings
 
     # -------------------------------------------------------------------------------- from the player
 
@@ -184,22 +183,23 @@ class Window:
     def _screenshot(self, now_s: float) -> None:
         path = new_path(".png")
         pygame.image.save(self._screen, path)
-        self._recordings.append(path)
-        self._state.toast(f"saved {path}", now_s)
+        self._report_saved(path, now_s)
 
     def _toggle_recording(self, now_s: float) -> None:
         if self._recorder is not None:
-            self._stop_recording()
-            self._state.toast(f"saved {self._recordings[-1]}", now_s)
+            self._stop_recording(now_s)
         elif self._state.info is not None:
             self._recorder = Recorder(new_path(".mp4"), self._state.info.frames_per_second)
 
-    def _stop_recording(self) -> None:
-        if self._recorder is not None:
-            self._recorder.close()
-            if self._recorder.frames:
-                self._recordings.append(self._recorder.path)
-            self._recorder = None
+    def _stop_recording(self, now_s: float) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None and recorder.frames:
+            recorder.close()
+            self._report_saved(recorder.path, now_s)
+
+    def _report_saved(self, path: Path, now_s: float) -> None:
+        log.info("saved %s", path.resolve())
+        self._state.toast(f"saved {path}", now_s)
 
     def _toggle_help(self) -> None:
         self._show_help = not self._show_help
@@ -215,7 +215,7 @@ class Window:
             was = state.phase
             state.handle(event, now_s)
             if state.phase is Phase.LOST and was is not Phase.LOST:
-                self._lost()
+                self._lost(now_s)
         if state.frame is None and state.info is not None:
             self._fit_screen(state.info.width, state.info.height)
         for frame in state.advance(now_s):
@@ -225,16 +225,17 @@ class Window:
             self._open = False
 
     def _record(self, frame: Frame, now_s: float) -> None:
-        if self._options.record and self._recorder is None and not self._recordings:
+        if self._options.record and not self._recorded:
+            self._recorded = True
             self._toggle_recording(now_s)
         if self._recorder is not None:
             self._recorder.add(frame.pixels)
 
-    def _lost(self) -> None:
+    def _lost(self, now_s: float) -> None:
         """Asks the player; without one, or before anything was seen, the command fails."""
         self._controls.release_all()
         self._capture(False)
-        self._stop_recording()
+        self._stop_recording(now_s)
         error = self._state.error
         assert error is not None
         log.warning("%s", error)
@@ -249,7 +250,7 @@ class Window:
 
     def _close(self) -> None:
         self._capture(False)
-        self._stop_recording()
+        self._stop_recording(time.monotonic())
         self._link.close()
 
     # -------------------------------------------------------------------------------- to the screen
@@ -271,7 +272,8 @@ class Window:
         if frame is None:
             self._screen.fill(BACKGROUND)
         else:
-            pygame.transform.smoothscale(to_surface(frame.pixels), self._screen.get_size(), self._screen)
+            picture = to_surface(frame.pixels).convert(self._screen)  # the scaler wants equal formats
+            pygame.transform.smoothscale(picture, self._screen.get_size(), self._screen)
         hud = Hud(self._screen)
         if self._show_hud and frame is not None:
             hud.draw(self._hud_model(now_s))
