@@ -25,7 +25,9 @@ FAR_M = 12.0
 # Steps of the additive recurrence of Roberts' R3 sequence: powers of the root of g**4 = g + 1.
 _RECURRENCE = [1.2207440846057596**-power for power in (1, 2, 3)]
 _CHUNK_TESTS = 2**20  # point tests at a time: bounds the memory and stays in a processor's cache
-_CLIP_TOLERANCE = 1e-9  # metres; a corner this close to a plane is on it
+# Faces of two frusta often lie in one plane (a step aside, a turn about the vertical), where rounding would
+# decide what is cut. Frusta that are wider by this much are clear of it, and no ratio changes by 1e-6.
+_CLEARANCE_M = 1e-7
 
 Array = NDArray[np.float64]
 
@@ -124,7 +126,7 @@ def _image_rows(c2w: Tensor, intrinsics: Intrinsics) -> Tensor:
 
 def _share_inside(rows: Tensor, points: Tensor, near_m: float, far_m: float) -> Tensor:
     """Share [P] of homogeneous `points` [4, N] inside the image after `rows` [3, P, 4]."""
-    x, y, z = (rows.reshape(-1, 4) @ points).view(3, rows.shape[1], -1).unbind(0)
+    x, y, z = (rows.reshape(-1, 4) @ points).view(3, rows.shape[1], points.shape[1]).unbind(0)
     nearest = torch.maximum(x.abs_(), y.abs_()).clamp_(min=near_m)
     inside = (nearest <= z).logical_and_(z <= far_m)
     return inside.sum(-1, dtype=torch.int32) / points.shape[1]
@@ -161,7 +163,7 @@ def _corners(intrinsics: Intrinsics, near_m: float, far_m: float) -> Array:
 
 
 def _planes(intrinsics: Intrinsics, near_m: float, far_m: float) -> Array:
-    """The planes [6, 4] of a frustum: unit normals n and offsets d, with n . p + d >= 0 inside."""
+    """The planes [6, 4] of a slightly wider frustum: unit normals n, offsets d, n . p + d >= 0 inside."""
     left, right = (
         [intrinsics.fx, 0, intrinsics.cx, 0],
         [-intrinsics.fx, 0, intrinsics.width - intrinsics.cx, 0],
@@ -171,7 +173,9 @@ def _planes(intrinsics: Intrinsics, near_m: float, far_m: float) -> Array:
         [0, -intrinsics.fy, intrinsics.height - intrinsics.cy, 0],
     )
     planes = np.array([left, right, top, bottom, [0, 0, 1, -near_m], [0, 0, -1, far_m]], dtype=np.float64)
-    return np.asarray(planes / np.linalg.norm(planes[:, :3], axis=1, keepdims=True))
+    planes /= np.linalg.norm(planes[:, :3], axis=1, keepdims=True)
+    planes[:, 3] += _CLEARANCE_M
+    return planes
 
 
 def _moved(planes: Array, motion: Array) -> Array:
@@ -181,32 +185,32 @@ def _moved(planes: Array, motion: Array) -> Array:
 
 
 def _clip(faces: list[Array], plane: Array) -> list[Array]:
-    """The faces of a convex body (polygons [n, 3]) after what lies outside a plane has been cut off."""
-    heights = [face @ plane[:3] + plane[3] for face in faces]
-    if all(height.min() >= -_CLIP_TOLERANCE for height in heights):
-        return faces
-    clipped = [_clip_polygon(face, height) for face, height in zip(faces, heights, strict=True)]
-    kept = [face for face in clipped if len(face) >= 3]
-    if not kept:
-        return []
-    corners = np.concatenate(kept)
-    rim = corners[np.abs(corners @ plane[:3] + plane[3]) <= _CLIP_TOLERANCE]
-    return [*kept, _around(rim, plane[:3])] if len(rim) >= 3 else kept
+    """The faces of a convex body (polygons [n, 3]) after what lies outside a plane has been cut off.
+
+    Corners that faces share stay equal to the last bit, so that all faces agree on what is outside.
+    """
+    kept, rim = [], []
+    for face in faces:
+        corners, cuts = _clip_polygon(face, plane)
+        rim += cuts
+        if len(corners) >= 3:
+            kept.append(np.array(corners))
+    return [*kept, _around(np.array(rim), plane[:3])] if len(rim) >= 3 else kept
 
 
-def _clip_polygon(corners: Array, height: Array) -> Array:
-    """The part of a convex polygon [n, 3] whose height over a plane is not negative (Sutherland-Hodgman)."""
-    result = []
-    for index, corner in enumerate(corners):
-        before, here = height[index - 1], height[index]
-        if (before < -_CLIP_TOLERANCE and here > _CLIP_TOLERANCE) or (
-            before > _CLIP_TOLERANCE and here < -_CLIP_TOLERANCE
-        ):
-            previous = corners[index - 1]
-            result.append(previous + (corner - previous) * (before / (before - here)))
-        if here >= -_CLIP_TOLERANCE:
-            result.append(corner)
-    return np.array(result).reshape(-1, 3)
+def _clip_polygon(corners: Array, plane: Array) -> tuple[list[Array], list[Array]]:
+    """The corners of a convex polygon [n, 3] inside a plane, and those among them where it was cut."""
+    heights = corners[:, 0] * plane[0] + corners[:, 1] * plane[1] + corners[:, 2] * plane[2] + plane[3]
+    inside, cuts = [], []
+    for here, height in enumerate(heights):
+        if (heights[here - 1] >= 0) != (height >= 0):
+            first, second = (here, here - 1) if height >= 0 else (here - 1, here)
+            share = heights[first] / (heights[first] - heights[second])
+            cuts.append(corners[first] + (corners[second] - corners[first]) * share)
+            inside.append(cuts[-1])
+        if height >= 0:
+            inside.append(corners[here])
+    return inside, cuts
 
 
 def _around(corners: Array, normal: Array) -> Array:
