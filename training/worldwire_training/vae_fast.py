@@ -44,9 +44,7 @@ class TapSum(torch.autograd.Function):
     """`CausalConv3d.convolve` with every tap added in place, forwards and backwards."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, length: int, batch: int
-    ) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, length: int, batch: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.length, ctx.batch = length, batch
         padding = (weight.shape[3] // 2, weight.shape[4] // 2)
