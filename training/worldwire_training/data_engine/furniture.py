@@ -93,7 +93,13 @@ def bed(mesh: Mesh, place: Place, rng: np.random.Generator, lamp: int) -> Footpr
     name, colour = pick_colour(rng)
     wood, width, length = _wood(rng), rng.uniform(1.3, 1.7), 2.05
     mesh.add(box(width, 0.32, length), wood, place=place, lamp=lamp)
-    mesh.add(box(width - 0.08, 0.22, length - 0.1), (0.94, 0.93, 0.90), place=place.at(0, 0.32, 0), lamp=lamp, ao=0.95)
+    mesh.add(
+        box(width - 0.08, 0.22, length - 0.1),
+        (0.94, 0.93, 0.90),
+        place=place.at(0, 0.32, 0),
+        lamp=lamp,
+        ao=0.95,
+    )
     blanket = place.at(0, 0.34, 0.3)
     mesh.add(box(width + 0.04, 0.26, length - 0.62), colour, place=blanket, lamp=lamp, ao=0.95)
     mesh.add(box(width, 1.0, 0.1), wood, place=place.at(0, 0, -length / 2 + 0.05), lamp=lamp)
@@ -138,7 +144,9 @@ def chair(mesh: Mesh, place: Place, rng: np.random.Generator, lamp: int) -> Foot
     mesh.add(box(0.8, 0.42, 0.75), colour, place=place, lamp=lamp)
     mesh.add(box(0.8, 0.5, 0.18), tint(colour, 0.9), place=place.at(0, 0.42, -0.28), lamp=lamp, ao=0.95)
     for side in (-1, 1):
-        mesh.add(box(0.16, 0.2, 0.75), tint(colour, 0.9), place=place.at(side * 0.32, 0.42, 0), lamp=lamp, ao=0.95)
+        mesh.add(
+            box(0.16, 0.2, 0.75), tint(colour, 0.9), place=place.at(side * 0.32, 0.42, 0), lamp=lamp, ao=0.95
+        )
     return 0.8, 0.75, f"a {name} chair"
 
 
@@ -158,7 +166,9 @@ def shelf(mesh: Mesh, place: Place, rng: np.random.Generator, lamp: int) -> Foot
     return width, depth, "a shelf"
 
 
-def _books(mesh: Mesh, place: Place, rng: np.random.Generator, width: float, height: float, lamp: int) -> None:
+def _books(
+    mesh: Mesh, place: Place, rng: np.random.Generator, width: float, height: float, lamp: int
+) -> None:
     edge = -width / 2
     while edge < width / 2 - 0.12:
         run = min(rng.uniform(0.14, 0.3), width / 2 - edge)
@@ -186,7 +196,12 @@ def desk(mesh: Mesh, place: Place, rng: np.random.Generator, lamp: int) -> Footp
     wood, width, depth = _wood(rng), rng.uniform(1.2, 1.5), 0.65
     mesh.add(box(width, 0.06, depth), wood, place=place.at(0, 0.70, -0.2), lamp=lamp, ao=1.0)
     for side in (-1, 1):
-        mesh.add(box(0.32, 0.70, depth - 0.05), tint(wood, 0.9), place=place.at(side * (width / 2 - 0.17), 0, -0.2), lamp=lamp)
+        mesh.add(
+            box(0.32, 0.70, depth - 0.05),
+            tint(wood, 0.9),
+            place=place.at(side * (width / 2 - 0.17), 0, -0.2),
+            lamp=lamp,
+        )
     mesh.add(box(0.6, 0.38, 0.04), (0.16, 0.17, 0.20), place=place.at(0, 0.86, -0.35), lamp=lamp, ao=1.0)
     mesh.add(box(0.54, 0.32, 0.02), (0.45, 0.62, 0.78), place=place.at(0, 0.89, -0.325), glow=0.55, ao=1.0)
     mesh.add(box(0.1, 0.12, 0.1), (0.16, 0.17, 0.20), place=place.at(0, 0.76, -0.37), lamp=lamp, ao=1.0)
@@ -216,7 +231,9 @@ def floor_lamp(mesh: Mesh, place: Place, rng: np.random.Generator, lamp: int) ->
     mesh.add(foot, (0.20, 0.19, 0.20), place=place, normals=normals, lamp=lamp)
     mesh.add(box(0.05, 1.35, 0.05), (0.20, 0.19, 0.20), place=place, lamp=lamp)
     shade, normals = frustum(0.26, 0.36, 12, 0.65)
-    mesh.add(shade, tint(colour, 1.1), place=place.at(0, 1.3, 0), normals=normals, lamp=lamp, glow=0.25, ao=1.0)
+    mesh.add(
+        shade, tint(colour, 1.1), place=place.at(0, 1.3, 0), normals=normals, lamp=lamp, glow=0.25, ao=1.0
+    )
     return 0.5, 0.5, f"a {name} lamp"
 
 
@@ -225,14 +242,18 @@ def ceiling_lamp(mesh: Mesh, place: Place, height: float, lit: bool, rng: np.ran
     mesh.add(box(0.03, 0.45, 0.03), (0.2, 0.2, 0.2), place=place.at(0, height - 0.45, 0), ao=1.0)
     shade, normals = frustum(0.24, 0.2, 12, 0.4)
     colour: Colour = (1.0, 0.86, 0.56) if lit else (0.92, 0.90, 0.86)
-    mesh.add(shade, colour, place=place.at(0, height - 0.62, 0), normals=normals, glow=0.9 if lit else 0.1, ao=1.0)
+    mesh.add(
+        shade, colour, place=place.at(0, height - 0.62, 0), normals=normals, glow=0.9 if lit else 0.1, ao=1.0
+    )
 
 
 def painting(
     mesh: Mesh, place: Place, width: float, height: float, lamp: int, rng: np.random.Generator
 ) -> None:
     """A framed picture of a landscape or of blocks of colour, on a wall that the place looks away from."""
-    mesh.add(box(width + 0.12, height + 0.12, 0.05), _wood(rng), place=place.at(0, -0.06, 0), lamp=lamp, ao=0.95)
+    mesh.add(
+        box(width + 0.12, height + 0.12, 0.05), _wood(rng), place=place.at(0, -0.06, 0), lamp=lamp, ao=0.95
+    )
     _, sky = pick_colour(rng)
     _, land = pick_colour(rng)
     half, split = width / 2, height * rng.uniform(0.35, 0.6)
@@ -246,7 +267,9 @@ def painting(
     at = rng.uniform(-0.3, 0.3) * width
     disc, _ = frustum(height * 0.15, 0.001, 10, 1.0)
     round_ = disc[..., [0, 2, 1]][:, ::-1].copy()
-    mesh.add(round_, pick_colour(rng)[1], place=place.at(at, split + height * 0.16, 0.035), lamp=lamp, ao=0.95)
+    mesh.add(
+        round_, pick_colour(rng)[1], place=place.at(at, split + height * 0.16, 0.035), lamp=lamp, ao=0.95
+    )
 
 
 BUILDERS: dict[str, Builder] = {

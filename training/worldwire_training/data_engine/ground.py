@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from worldwire_training.data_engine.atmosphere import Colour
 
-DECAL = np.dtype(
-    [("place", "<f4", 4), ("shape", "<f4", 4), ("colour", "<f4", 4), ("accent", "<f4", 4)]
-)
+DECAL = np.dtype([("place", "<f4", 4), ("shape", "<f4", 4), ("colour", "<f4", 4), ("accent", "<f4", 4)])
 """place: x, z, half width, half depth (m). shape: yaw (rad), corner radius, edge softness, edge wobble (m).
 colour: sRGB and opacity. accent: a second sRGB colour and the pattern."""
 
@@ -80,7 +78,12 @@ class GroundPaint:
         self.patch(x, z, (radius, radius), colour, corner=radius, **options)
 
     def path(
-        self, start: tuple[float, float], end: tuple[float, float], width: float, colour: Colour, **options: Any
+        self,
+        start: tuple[float, float],
+        end: tuple[float, float],
+        width: float,
+        colour: Colour,
+        **options: Any,
     ) -> None:
         """A patch along a line, with round ends."""
         dx, dz = end[0] - start[0], end[1] - start[1]

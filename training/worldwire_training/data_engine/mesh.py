@@ -201,9 +201,7 @@ def frustum(radius: float, height: float, sides: int = 8, top: float = 0.0) -> t
 @cache
 def _unit_sphere(level: int) -> Triangles:
     axis = np.eye(3)
-    faces = [
-        (sx * axis[0], sy * axis[1], sz * axis[2]) for sx in (-1, 1) for sy in (-1, 1) for sz in (-1, 1)
-    ]
+    faces = [(sx * axis[0], sy * axis[1], sz * axis[2]) for sx in (-1, 1) for sy in (-1, 1) for sz in (-1, 1)]
     triangles = np.array(faces)
     for _ in range(level):
         a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]

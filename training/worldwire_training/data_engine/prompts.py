@@ -34,12 +34,10 @@ FURNITURE_COLOURS = ("red", "blue", "green", "yellow", "grey", "orange", "purple
 FLOORS = ("wooden floor", "tiled floor", "stone floor")
 
 MAX_NAMED_THINGS = 3
-WALKER = ", behind a walker in a {colour} coat"
+WALKER = ", behind a walker in {article} {colour} coat"
 
 
-def village_prompt(
-    time_of_day: str, season: str, said: Mapping[str, str], rng: np.random.Generator
-) -> str:
+def village_prompt(time_of_day: str, season: str, said: Mapping[str, str], rng: np.random.Generator) -> str:
     """One sentence about a village; `said` names its roofs, trees and what else stands there."""
     things = [CENTRES.get(said.get("centre", ""), ""), LANDMARKS.get(said.get("landmark", ""), "")]
     things += ["a pond" if "pond" in said else "", TREES[said["trees"]], said.get("small", "")]
@@ -54,13 +52,13 @@ def rooms_prompt(
     time_of_day: str, walls: str, furniture: list[str], floor: str, rng: np.random.Generator
 ) -> str:
     """One sentence about rooms; `furniture` holds phrases such as 'a blue sofa'."""
-    named = _choose(furniture, rng)
+    named = [_article(thing) for thing in _choose(furniture, rng)]
     return f"rooms {TIME_WORDS[time_of_day]} with {_list([walls + ' walls', *named, 'a ' + floor])}"
 
 
 def third_person(prompt: str, coat: str) -> str:
     """The prompt of the same scene seen from behind the avatar."""
-    return prompt + WALKER.format(colour=coat)
+    return prompt + WALKER.format(article="an" if coat == "orange" else "a", colour=coat)
 
 
 @cache
@@ -79,15 +77,20 @@ def prompt_vocabulary() -> tuple[str, ...]:
         *FURNITURE,
         *FURNITURE_COLOURS,
         *FLOORS,
-        WALKER.replace("{colour}", ""),
+        "behind walker in coat",
         "a an and village rooms with roofs walls pond",
     ]
     return tuple(sorted({word.strip(",") for phrase in phrases for word in phrase.split()} - {""}))
 
 
+def _article(phrase: str) -> str:
+    """'a orange rug' becomes 'an orange rug'."""
+    return "an" + phrase[1:] if phrase.startswith("a orange") else phrase
+
+
 def _choose(things: list[str], rng: np.random.Generator) -> list[str]:
     """At most three of the things, in their order."""
-    count = min(len(things), int(rng.integers(2, MAX_NAMED_THINGS + 1)))
+    count = min(len(things), int(rng.integers(MAX_NAMED_THINGS - 1, MAX_NAMED_THINGS + 1)))
     return [things[i] for i in sorted(rng.choice(len(things), count, replace=False))]
 
 

@@ -61,10 +61,19 @@ def _roof(mesh: Mesh, place: Place, look: HouseLook, wall_height: float, rise: f
     here = place.at(0, wall_height, 0, 90 if look.turned else 0)
     _, ends = gable(width, rise, depth)
     mesh.add(ends, look.wall, place=here, lamp=look.lamp, ao=1.0)
-    slopes, _ = gable(width + 2 * ROOF_OVERHANG_M, rise * (1 + 2 * ROOF_OVERHANG_M / width) * 1.0, depth + 2 * ROOF_OVERHANG_M)
+    slopes, _ = gable(
+        width + 2 * ROOF_OVERHANG_M,
+        rise * (1 + 2 * ROOF_OVERHANG_M / width) * 1.0,
+        depth + 2 * ROOF_OVERHANG_M,
+    )
     lower = here.at(0, -rise * 2 * ROOF_OVERHANG_M / width + 0.06, 0)
     mesh.add(slopes, look.roof, place=lower, material=Material.ROWS, ao=1.0)
-    mesh.add(box(0.22, 0.16, depth + 2 * ROOF_OVERHANG_M), tint(look.roof, 0.8), place=here.at(0, rise + 0.02, 0), ao=1.0)
+    mesh.add(
+        box(0.22, 0.16, depth + 2 * ROOF_OVERHANG_M),
+        tint(look.roof, 0.8),
+        place=here.at(0, rise + 0.02, 0),
+        ao=1.0,
+    )
     chimney = here.at(width * 0.24, rise * 0.3, depth * 0.22)
     mesh.add(box(0.6, rise * 0.7 + 0.7, 0.6), (0.62, 0.40, 0.34), place=chimney, ao=0.9)
     mesh.add(box(0.75, 0.16, 0.75), STONE, place=chimney.at(0, rise * 0.7 + 0.7, 0), ao=1.0)
@@ -96,7 +105,9 @@ def _side_windows(mesh: Mesh, place: Place, look: HouseLook, turn: float, rng: n
                 window(mesh, spot, look.lit and rng.random() < 0.6, lamp=look.lamp)
 
 
-def window(mesh: Mesh, place: Place, lit: bool, width: float = 0.95, height: float = 1.15, lamp: int = 0) -> None:
+def window(
+    mesh: Mesh, place: Place, lit: bool, width: float = 0.95, height: float = 1.15, lamp: int = 0
+) -> None:
     """A framed window with a cross; lit ones glow."""
     mesh.add(box(width + 0.22, height + 0.22, 0.1), TRIM, place=place.at(0, -0.11, 0), lamp=lamp, ao=0.95)
     half = width / 2
@@ -116,34 +127,47 @@ def _timbers(mesh: Mesh, place: Place, look: HouseLook, wall_height: float) -> N
             corner = place.at(sx * look.width / 2, 0, sz * look.depth / 2)
             mesh.add(box(0.26, wall_height, 0.26), beam, place=corner, lamp=look.lamp)
     for up in (FLOOR_HEIGHT_M - 0.15, wall_height - 0.25):
-        mesh.add(box(look.width + 0.1, 0.2, look.depth + 0.1), beam, place=place.at(0, up, 0), lamp=look.lamp, ao=0.9)
+        mesh.add(
+            box(look.width + 0.1, 0.2, look.depth + 0.1),
+            beam,
+            place=place.at(0, up, 0),
+            lamp=look.lamp,
+            ao=0.9,
+        )
 
 
 def tree(
     mesh: Mesh, place: Place, rng: np.random.Generator, style: str, leaves: Colour, pine_colour: Colour
-) -> None:
-    """A tree of the village's style, now and then of another."""
+) -> tuple[float, float]:
+    """A tree of the village's style, now and then of another; returns the radius that stops a player, and of its crown."""
     if rng.random() < 0.2:
         style = str(rng.choice(["pines", "oaks"]))
-    height = rng.uniform(0.8, 1.25)
+    size = rng.uniform(0.8, 1.25)
     if style == "pines":
-        pine(mesh, place, pine_colour, 6.5 * height)
-    elif style == "poplars":
-        poplar(mesh, place, leaves, 7.5 * height)
-    elif style == "birches":
-        birch(mesh, place, rng, leaves, 5.5 * height)
-    else:
-        broadleaf(mesh, place, rng, leaves, 5.0 * height)
+        pine(mesh, place, pine_colour, 6.5 * size)
+        return 1.35 * size, 1.7 * size
+    if style == "poplars":
+        poplar(mesh, place, leaves, 7.5 * size)
+        return 0.65 * size, 1.0 * size
+    if style == "birches":
+        birch(mesh, place, rng, leaves, 5.5 * size)
+        return 0.3, 1.4 * size
+    broadleaf(mesh, place, rng, leaves, 5.0 * size)
+    return 0.45, 2.6 * size
 
 
 def pine(mesh: Mesh, place: Place, colour: Colour, height: float) -> None:
     """Three cones on a trunk."""
     trunk, normals = frustum(0.16 + height * 0.015, height * 0.3, 6, 0.8)
     mesh.add(trunk, WOOD, place=place, normals=normals)
-    for layer, (start, size, radius) in enumerate(((0.16, 0.42, 0.26), (0.38, 0.38, 0.20), (0.60, 0.40, 0.14))):
+    for layer, (start, size, radius) in enumerate(
+        ((0.16, 0.42, 0.26), (0.38, 0.38, 0.20), (0.60, 0.40, 0.14))
+    ):
         cone, normals = frustum(radius * height, size * height, 9)
         shade = tint(colour, 0.86 + 0.14 * layer)
-        mesh.add(cone, shade, place=place.at(0, start * height, 0, 20 * layer), normals=normals, ao=_cone_ao(cone))
+        mesh.add(
+            cone, shade, place=place.at(0, start * height, 0, 20 * layer), normals=normals, ao=_cone_ao(cone)
+        )
 
 
 def _cone_ao(cone: np.ndarray) -> np.ndarray:
@@ -222,7 +246,9 @@ def pond(mesh: Mesh, place: Place, radius: float, rng: np.random.Generator) -> N
     sides = 28
     angle = np.arange(sides + 1) * (2 * math.pi / sides)
     wave = 1 + 0.07 * np.sin(3 * angle + rng.uniform(0, 6)) + 0.04 * np.sin(5 * angle + rng.uniform(0, 6))
-    rim = np.stack([np.cos(angle) * radius * wave, np.full_like(angle, 0.03), np.sin(angle) * radius * wave], -1)
+    rim = np.stack(
+        [np.cos(angle) * radius * wave, np.full_like(angle, 0.03), np.sin(angle) * radius * wave], -1
+    )
     middle = np.broadcast_to(np.array([0.0, 0.03, 0.0]), rim[:-1].shape)
     fan = np.stack([middle, rim[1:], rim[:-1]], axis=1)
     mesh.add(fan, (0.16, 0.36, 0.44), place=place, material=Material.WATER, ao=1.0)
@@ -235,7 +261,13 @@ def lamp_post(mesh: Mesh, place: Place, lit: bool) -> float:
     foot, normals = frustum(0.16, 0.35, 6, 0.6)
     mesh.add(foot, IRON, place=place, normals=normals)
     light = box(0.3, 0.42, 0.3)
-    mesh.add(light, LIT_GLASS if lit else (0.86, 0.86, 0.80), place=place.at(0, 2.85, 0), glow=1.0 if lit else 0.0, ao=1.0)
+    mesh.add(
+        light,
+        LIT_GLASS if lit else (0.86, 0.86, 0.80),
+        place=place.at(0, 2.85, 0),
+        glow=1.0 if lit else 0.0,
+        ao=1.0,
+    )
     cap, normals = frustum(0.3, 0.25, 6)
     mesh.add(cap, IRON, place=place.at(0, 3.27, 0), normals=normals, ao=1.0)
     return 3.0
@@ -259,7 +291,14 @@ def fountain(mesh: Mesh, place: Place) -> None:
     basin, normals = frustum(1.8, 0.55, 16, 1.0)
     mesh.add(basin, STONE, place=place, normals=normals)
     water, normals = frustum(1.55, 0.02, 16, 1.0)
-    mesh.add(water, (0.24, 0.50, 0.60), place=place.at(0, 0.55, 0), normals=normals, material=Material.WATER, ao=1.0)
+    mesh.add(
+        water,
+        (0.24, 0.50, 0.60),
+        place=place.at(0, 0.55, 0),
+        normals=normals,
+        material=Material.WATER,
+        ao=1.0,
+    )
     column, normals = frustum(0.28, 1.5, 8, 0.7)
     mesh.add(column, tint(STONE, 1.1), place=place, normals=normals)
     bowl, normals = frustum(0.35, 0.3, 10, 2.0)

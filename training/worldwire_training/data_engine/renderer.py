@@ -108,7 +108,8 @@ class Renderer:
         size = (self.width, self.height * self.batch)
         context = self._context
         self._target = context.framebuffer(
-            [context.renderbuffer(size, 4, samples=samples)], context.depth_renderbuffer(size, samples=samples)
+            [context.renderbuffer(size, 4, samples=samples)],
+            context.depth_renderbuffer(size, samples=samples),
         )
         self._resolved = context.framebuffer([context.renderbuffer(size, 4)])
         self._pixels = np.empty((size[1], size[0], 4), np.uint8)
@@ -241,7 +242,9 @@ class Renderer:
             over = (moderngl.SRC_ALPHA, moderngl.ONE_MINUS_SRC_ALPHA, zero, one)
             context.blend_func = (one, one, zero, moderngl.SRC_ALPHA) if lighting else over
             buffer = context.buffer(decals.tobytes())
-            quads = context.vertex_array(program, [(buffer, DECAL_FORMAT, "place", "shape", "colour", "accent")])
+            quads = context.vertex_array(
+                program, [(buffer, DECAL_FORMAT, "place", "shape", "colour", "accent")]
+            )
             quads.render(moderngl.TRIANGLE_STRIP, vertices=4, instances=len(decals))
             for thing in (quads, buffer, program):
                 thing.release()

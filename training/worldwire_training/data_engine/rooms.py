@@ -21,6 +21,7 @@ HEIGHT_M = 2.75
 WALL_M = 0.2
 DOOR_WIDTH_M, DOOR_HEIGHT_M = 1.4, 2.15
 DOOR_KEEP_FREE_M = 1.0
+DOORWAY_MARGIN_M = 0.45
 CORNER_SHADE_M = 0.55
 PAINTED_M = 12.0
 GARDEN: Colour = (0.45, 0.60, 0.30)
@@ -96,12 +97,18 @@ class Plan:
     circles: list[tuple[float, float, float]] = field(default_factory=list)
     boxes: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     lamps: list[tuple[float, ...]] = field(default_factory=list)
+    home: int = 0
     said: list[str] = field(default_factory=list)
 
     @property
     def lit(self) -> bool:
         """Whether lamps glow."""
         return self.time_of_day == "dusk"
+
+    def say(self, room: Room, phrase: str) -> None:
+        """Notes a thing of the room that the prompt tells about."""
+        if room is self.rooms[self.home] and phrase not in self.said:
+            self.said.append(phrase)
 
     def solid(self, place: Place, width: float, depth: float, shade: float = 0.5) -> None:
         """A footprint players walk round, with soft shade about it."""
@@ -117,8 +124,9 @@ def build_rooms(seed: int, rng: np.random.Generator, time_of_day: str) -> Scene:
     cells = _grid(plan)
     _doors(plan, cells)
     _windows(plan, cells)
+    plan.home = int(rng.integers(len(plan.rooms)))
     for index, room in enumerate(plan.rooms):
-        _floor(plan, room, floor_name)
+        _floor(plan, room, index, floor_name)
         _shell(plan, room)
         _furnish(plan, room, index)
     _garden(plan)
@@ -134,7 +142,9 @@ def _grid(plan: Plan) -> dict[tuple[int, int], Room]:
     xs, zs = xs - xs[-1] / 2, zs - zs[-1] / 2
     names = [str(name) for name in rng.permutation(list(WALLS))]
     every = [(i, j) for i in range(columns) for j in range(rows)]
-    dropped = _droppable(rng, every, len(every) - 8 if len(every) > 8 else int(len(every) > 4 and rng.random() < 0.5))
+    dropped = _droppable(
+        rng, every, len(every) - 8 if len(every) > 8 else int(len(every) > 4 and rng.random() < 0.5)
+    )
     cells = {}
     for cell in every:
         if cell in dropped:
@@ -143,7 +153,12 @@ def _grid(plan: Plan) -> dict[tuple[int, int], Room]:
         half = WALL_M / 2
         number = len(plan.rooms)
         room = Room(
-            xs[i] + half, xs[i + 1] - half, zs[j] + half, zs[j + 1] - half, names[number % len(names)], number + 1
+            xs[i] + half,
+            xs[i + 1] - half,
+            zs[j] + half,
+            zs[j + 1] - half,
+            names[number % len(names)],
+            number + 1,
         )
         plan.rooms.append(room)
         cells[cell] = room
@@ -228,9 +243,9 @@ def _window_frame(plan: Plan, place: Place, width: float, height: float) -> None
     mesh.add(box(width, 0.06, 0.06), TRIM, place=place.at(0, height * 0.55, 0), ao=0.9)
 
 
-def _floor(plan: Plan, room: Room, floor_name: str) -> None:
+def _floor(plan: Plan, room: Room, index: int, floor_name: str) -> None:
     rng = plan.rng
-    name = floor_name if rng.random() < 0.75 else str(rng.choice(list(FLOORS)))
+    name = floor_name if index == plan.home or rng.random() < 0.7 else str(rng.choice(list(FLOORS)))
     pattern, looks = FLOORS[name]
     base, accent = looks[int(rng.integers(len(looks)))]
     (x, z), (width, depth) = room.middle, room.size
@@ -288,7 +303,7 @@ def _wall_panel(
     to_floor = np.clip(np.minimum(triangles[..., 1], HEIGHT_M - triangles[..., 1]) / shade, 0, 1)
     ao = (0.72 + 0.28 * to_side) * (0.74 + 0.26 * to_floor)
     plan.mesh.add(triangles, colour, place=place, ao=ao, lamp=room.lamp)
-    outside = triangles[:, ::-1] - (0, 0, WALL_M)
+    outside = triangles[:, ::-1] - (0, 0, WALL_M / 2)  # back to back with the next room's
     plan.mesh.add(outside, TRIM, place=place, ao=1.0)
 
 
@@ -337,12 +352,12 @@ def _middle(plan: Plan, room: Room, style: furniture.Style) -> None:
         corner = min(half) if rng.random() < 0.3 else 0.08
         accent = furniture.pick_colour(rng)[1]
         plan.paint.patch(x, z, half, colour, corner=corner, soft=0.03, pattern=Pattern.RUG, accent=accent)
-        plan.said.append(f"a {colour_name} rug")
+        plan.say(room, f"a {colour_name} rug")
     if style.centre is not None and min(room.size) > 4.0:
         place = Place(x, 0, z, float(rng.choice([0, 90])))
         wide, deep, phrase = furniture.BUILDERS[style.centre](plan.mesh, place, rng, room.lamp)
         plan.solid(place, wide, deep)
-        plan.said.append(phrase)
+        plan.say(room, phrase)
 
 
 def _against_wall(plan: Plan, room: Room, name: str) -> None:
@@ -369,7 +384,7 @@ def _against_wall(plan: Plan, room: Room, name: str) -> None:
         furniture.BUILDERS[name](plan.mesh, place, rng, room.lamp)
         rng.bit_generator.state = after
         plan.solid(place, wide, deep)
-        plan.said.append(phrase)
+        plan.say(room, phrase)
         return
 
 
@@ -403,7 +418,9 @@ def _painting(plan: Plan, room: Room, side: int) -> None:
     width, height = rng.uniform(0.7, 1.3), rng.uniform(0.55, 0.85)
     for _ in range(5):
         at = rng.uniform(-1, 1) * (length / 2 - width / 2 - 0.4)
-        if all(hole[1] + 0.25 < at - width / 2 or hole[0] - 0.25 > at + width / 2 for hole in room.openings[side]):
+        if all(
+            hole[1] + 0.25 < at - width / 2 or hole[0] - 0.25 > at + width / 2 for hole in room.openings[side]
+        ):
             furniture.painting(plan.mesh, wall.at(at, 1.35, 0), width, height, room.lamp, rng)
             return
 
@@ -422,18 +439,21 @@ def _finish(seed: int, plan: Plan, floor_name: str) -> Scene:
     rng = plan.rng
     reach = max(max(abs(v) for v in (room.x0, room.x1, room.z0, room.z1)) for room in plan.rooms)
     solids = Solids(
-        np.array(plan.circles, np.float64).reshape(-1, 3), np.array(plan.boxes, np.float64).reshape(-1, 5), 60.0
+        np.array(plan.circles, np.float64).reshape(-1, 3),
+        np.array(plan.boxes, np.float64).reshape(-1, 5),
+        60.0,
     )
     lamps = np.zeros((MAX_LAMPS, 8), np.float32)
     lamps[1 : len(plan.lamps) + 1] = plan.lamps
     decals, lights = plan.paint.packed()
     air = atmosphere(rng, plan.time_of_day, GARDEN)
-    said = [plan.said[int(k)] for k in rng.permutation(len(plan.said))[:3]]
+    walls = plan.rooms[plan.home].wall_name
+    points, starts = _meeting_points(plan, solids)
     return Scene(
         seed=seed,
         kind="rooms",
         time_of_day=plan.time_of_day,
-        prompt=rooms_prompt(plan.time_of_day, plan.rooms[0].wall_name, said, floor_name, rng),
+        prompt=rooms_prompt(plan.time_of_day, walls, plan.said, floor_name, rng),
         vertices=plan.mesh.pack(),
         atmosphere=furniture.indoors(air, plan.time_of_day),
         ground=Ground(PAINTED_M, GARDEN, (0.52, 0.64, 0.34), decals, lights, reach * 1.5),
@@ -441,16 +461,23 @@ def _finish(seed: int, plan: Plan, floor_name: str) -> Scene:
         solids=solids,
         coat=COATS[int(rng.integers(len(COATS)))],
         hat=HATS[int(rng.integers(len(HATS)))],
-        meeting_points=_meeting_points(plan, solids),
+        meeting_points=points,
+        starts=starts,
+        crowns=np.zeros((0, 3)),
     )
 
 
-def _meeting_points(plan: Plan, solids: Solids) -> NDArray[np.float64]:
-    """Doorways, places before them, and free places in every room."""
-    points = [spot for room in plan.rooms for spot in room.doors]
+def _meeting_points(plan: Plan, solids: Solids) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Doorways and free places in every room [n, 2], and which of them lie in the room that the prompt is about."""
+    points = sorted({spot for room in plan.rooms for spot in room.doors})
     for room in plan.rooms:
-        x, z = plan.rng.uniform((room.x0, room.z0), (room.x1, room.z1), (30, 2)).T
+        x, z = plan.rng.uniform((room.x0, room.z0), (room.x1, room.z1), (40, 2)).T
         free = np.stack([x, z], axis=-1)
-        points += [tuple(p) for p in free[solids.clearance_m(free) > FREE_MARGIN_M][:7]]
-    every = np.array(sorted(set(points)))
-    return np.asarray(every[solids.clearance_m(every) > 0.45])
+        points += [(float(p[0]), float(p[1])) for p in free[solids.clearance_m(free) > FREE_MARGIN_M][:7]]
+    every = np.array(points)
+    every = every[solids.clearance_m(every) > DOORWAY_MARGIN_M]
+    home = plan.rooms[plan.home]
+    inside = (
+        (every[:, 0] > home.x0) & (every[:, 0] < home.x1) & (every[:, 1] > home.z0) & (every[:, 1] < home.z1)
+    )
+    return every, np.flatnonzero(inside)

@@ -36,7 +36,9 @@ class Scene:
     """One world, before any graphics card has seen it.
 
     vertices: triangles as `mesh.VERTEX`. lamps: [16, 8] x, y, z, reach, linear rgb, 0; row 0 is dark.
-    coat, hat: the avatar's colours. meeting_points: [n, 2] free places (x, z) that policies walk between.
+    coat, hat: the avatar's colours. meeting_points: [n, 2] free places (x, z) that policies walk between;
+    starts: those (indices) where an episode may begin. crowns: [n, 3] x, z, radius of leaves over one's head,
+    which stop a third-person camera but no player.
     """
 
     seed: int
@@ -51,6 +53,8 @@ class Scene:
     coat: tuple[str, Colour]
     hat: Colour
     meeting_points: NDArray[np.float64]
+    starts: NDArray[np.intp]
+    crowns: NDArray[np.float64]
 
 
 def build_scene(seed: int, kind: str | None = None, time_of_day: str | None = None) -> Scene:

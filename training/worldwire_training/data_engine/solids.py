@@ -31,9 +31,7 @@ class Solids:
         flat = np.asarray(points, dtype=np.float64).reshape(-1, 2)
         nearest = self.boundary_m - np.hypot(flat[:, 0], flat[:, 1])
         if len(self.circles):
-            reach = np.hypot(
-                flat[:, None, 0] - self.circles[:, 0], flat[:, None, 1] - self.circles[:, 1]
-            )
+            reach = np.hypot(flat[:, None, 0] - self.circles[:, 0], flat[:, None, 1] - self.circles[:, 1])
             nearest = np.minimum(nearest, (reach - self.circles[:, 2]).min(axis=1))
         if len(self.boxes):
             local, _, _ = self._to_boxes(flat)

@@ -18,6 +18,7 @@ from worldwire_training.data_engine.scene import MAX_LAMPS, Ground, Scene
 from worldwire_training.data_engine.solids import Solids
 
 BOUNDARY_M = 33.0
+WALK_WITHIN_M, MEETING_POINTS = 27.0, 70
 PAINTED_M = 42.0
 HILLS_FROM_M, HILLS_TO_M = 36.0, 150.0
 STREET_REACH_M = 31.0
@@ -100,6 +101,7 @@ class Plan:
     taken: list[tuple[float, float, float]] = field(default_factory=list)
     streets: list[float] = field(default_factory=list)
     lamps: list[tuple[float, ...]] = field(default_factory=list)
+    crowns: list[tuple[float, float, float]] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -168,9 +170,7 @@ def _streets_and_plaza(plan: Plan, plaza_radius: float) -> None:
     rng, paint, path = plan.rng, plan.paint, plan.season.path
     count = int(rng.integers(3, 5))
     start = rng.uniform(0, 2 * math.pi)
-    plan.streets = [
-        start + 2 * math.pi * (i + rng.uniform(-0.17, 0.17)) / count for i in range(count)
-    ]
+    plan.streets = [start + 2 * math.pi * (i + rng.uniform(-0.17, 0.17)) / count for i in range(count)]
     for azimuth in plan.streets:
         end = (STREET_REACH_M * math.sin(azimuth), STREET_REACH_M * math.cos(azimuth))
         paint.path((0, 0), end, STREET_WIDTH_M, path, soft=0.12, wobble=0.35)
@@ -194,6 +194,7 @@ def _centre_piece(plan: Plan) -> None:
     elif kind == "oak":
         props.broadleaf(mesh, here, rng, plan.season.leaves[0], 6.5)
         plan.solid_circle(0, 0, 0.55, 1.4)
+        plan.crowns.append((0.0, 0.0, 3.4))
     elif kind == "statue":
         props.statue(mesh, here)
         plan.solid_circle(0, 0, 1.0, 1.1)
@@ -308,7 +309,14 @@ def _house(plan: Plan, place: Place, width: float, depth: float, wall: Colour, r
     plan.solid_box(place, width, depth)
     front = place.at(0, 0, depth / 2 + 0.7)
     plan.paint.patch(
-        front.x, front.z, (0.7, 0.8), plan.season.path, yaw_deg=front.yaw_deg, corner=0.3, soft=0.1, wobble=0.1
+        front.x,
+        front.z,
+        (0.7, 0.8),
+        plan.season.path,
+        yaw_deg=front.yaw_deg,
+        corner=0.3,
+        soft=0.1,
+        wobble=0.1,
     )
 
 
@@ -325,8 +333,10 @@ def _trees_and_bushes(plan: Plan) -> None:
         if not plan.claim(x, z, 1.1, street_margin=2.2):
             continue
         leaves = season.leaves[int(rng.integers(len(season.leaves)))]
-        props.tree(plan.mesh, Place(x, 0, z, rng.uniform(0, 360)), rng, style, leaves, season.pine)
-        plan.solid_circle(x, z, 0.3, 1.0)
+        place = Place(x, 0, z, rng.uniform(0, 360))
+        trunk, crown = props.tree(plan.mesh, place, rng, style, leaves, season.pine)
+        plan.solid_circle(x, z, trunk, max(1.0, 0.8 * trunk))
+        plan.crowns.append((x, z, crown))
         planted += 1
     for _ in range(60):
         azimuth, distance = rng.uniform(0, 2 * math.pi), rng.uniform(10, 32)
@@ -420,7 +430,12 @@ class _HillShape:
     def __call__(self, x: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.float64]:
         distance, azimuth = np.hypot(x, z), np.arctan2(x, z)
         p0, p1, p2 = self.phases
-        wave = 0.55 + 0.3 * np.sin(2 * azimuth + p0) + 0.2 * np.sin(3 * azimuth + p1) + 0.1 * np.sin(7 * azimuth + p2)
+        wave = (
+            0.55
+            + 0.3 * np.sin(2 * azimuth + p0)
+            + 0.2 * np.sin(3 * azimuth + p1)
+            + 0.1 * np.sin(7 * azimuth + p2)
+        )
         rise = np.clip((distance - HILLS_FROM_M) / (HILLS_TO_M - HILLS_FROM_M), 0, 1)
         return np.asarray(self.amplitude * np.maximum(wave, 0.12) * rise**1.35 * (1.55 - rise))
 
@@ -441,7 +456,9 @@ def _hill_mesh(plan: Plan, heights: _HillShape) -> None:
 
     def soup(grid: NDArray[np.float64]) -> NDArray[np.float64]:
         a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]
-        return np.concatenate([np.stack([a, b, c], -2).reshape(-1, 3, 3), np.stack([a, c, d], -2).reshape(-1, 3, 3)])
+        return np.concatenate(
+            [np.stack([a, b, c], -2).reshape(-1, 3, 3), np.stack([a, c, d], -2).reshape(-1, 3, 3)]
+        )
 
     plan.mesh.add(soup(points), soup(colours), normals=soup(normals), ao=1.0)
 
@@ -462,7 +479,9 @@ def _forest(plan: Plan, heights: _HillShape) -> None:
 def _finish(seed: int, plan: Plan) -> Scene:
     rng = plan.rng
     solids = Solids(
-        np.array(plan.circles, np.float64).reshape(-1, 3), np.array(plan.boxes, np.float64).reshape(-1, 5), BOUNDARY_M
+        np.array(plan.circles, np.float64).reshape(-1, 3),
+        np.array(plan.boxes, np.float64).reshape(-1, 5),
+        BOUNDARY_M,
     )
     lamps = np.zeros((MAX_LAMPS, 8), np.float32)
     if plan.lamps:
@@ -470,6 +489,7 @@ def _finish(seed: int, plan: Plan) -> Scene:
     decals, lights = plan.paint.packed()
     base = plan.season.grass
     coat, hat = COATS[int(rng.integers(len(COATS)))], HATS[int(rng.integers(len(HATS)))]
+    points = free_points(solids, rng, MEETING_POINTS, WALK_WITHIN_M)
     return Scene(
         seed=seed,
         kind="village",
@@ -482,5 +502,7 @@ def _finish(seed: int, plan: Plan) -> Scene:
         solids=solids,
         coat=coat,
         hat=hat,
-        meeting_points=free_points(solids, rng, 70, BOUNDARY_M - 3),
+        meeting_points=points,
+        starts=np.arange(len(points)),
+        crowns=np.array(plan.crowns, np.float64).reshape(-1, 3),
     )
