@@ -8,9 +8,11 @@ import sys
 
 from fakes import FakeWorld
 
+from worldwire.viewer.guarded import end_with_stdin
 from worldwire_runtime.commands.serve import serve_until_stopped
 from worldwire_runtime.server import Server
 
+end_with_stdin()
 parser = argparse.ArgumentParser()
 parser.add_argument("--bind", required=True)
 parser.add_argument("--step-seconds", type=float, default=0.1)

@@ -66,6 +66,18 @@ class TestLocalServer:
             assert is_running(server.pid)
         assert not is_running(server.pid)
 
+    def test_ends_when_the_viewer_was_killed(self):
+        viewer = (
+            "import sys, time; from worldwire.viewer.local import LocalServer;"
+            "server = LocalServer((), sys.argv[1:]); print(server.pid, flush=True); time.sleep(60)"
+        )
+        command = [sys.executable, "-c", viewer, *FAKE_SERVE]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            pid = int(process.stdout.readline())
+            assert is_running(pid)
+            process.kill()
+        wait_until(lambda: not is_running(pid), timeout_s=10)
+
     def test_an_end_is_reported_with_the_last_lines(self):
         host = LocalHost(("--fail",), FAKE_SERVE)
         with pytest.raises(ConnectionLostError, match="colossal"), host.open(lambda _: None, lambda: False):

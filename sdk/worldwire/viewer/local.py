@@ -14,7 +14,7 @@ from typing import Final
 
 from worldwire.errors import ConnectionLostError
 
-SERVE: Final = (sys.executable, "-m", "worldwire", "serve")
+SERVE: Final = (sys.executable, "-m", "worldwire.viewer.guarded", "serve")
 LOOPBACK: Final = "127.0.0.1"
 STOP_TIMEOUT_S: Final = 5.0
 LOG_TAIL_LINES: Final = 12
@@ -35,7 +35,7 @@ class LocalServer:
         with self._log_path.open("wb") as log:
             # Its own process group: Ctrl-C reaches the viewer alone, which then stops the server in order.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
 
     @property
@@ -70,6 +70,8 @@ class LocalServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._folder.cleanup()
 
     def __enter__(self) -> LocalServer:
