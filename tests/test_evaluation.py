@@ -13,17 +13,19 @@ from worldwire import Frame, Inputs, MotionModel, PlayerPose
 from worldwire.camera import invert
 from worldwire.errors import ConfigError
 from worldwire_training.commands.evaluate import configure
+from worldwire_training.data_engine.solids import Solids
 from worldwire_training.evaluation import pixels, statistics
 from worldwire_training.evaluation.album import Album
 from worldwire_training.evaluation.direction import COMMANDS, plan_trials
 from worldwire_training.evaluation.film import film
 from worldwire_training.evaluation.pictures import draw_strip, write_gif
+from worldwire_training.evaluation.places import find_open_place
 from worldwire_training.evaluation.plan import QUICK
 from worldwire_training.evaluation.play import Player
 from worldwire_training.evaluation.report import Report
 from worldwire_training.evaluation.run import METRICS, check_metrics, evaluate, header
 from worldwire_training.evaluation.setting import Setting
-from worldwire_training.evaluation.stages import CLASSES, OpenPlaces
+from worldwire_training.evaluation.stages import CLASSES
 from worldwire_training.evaluation.walks import (
     LOOK_AWAY_FRAMES,
     Walk,
@@ -58,7 +60,7 @@ class ToyStage:
         moves = hold(frames, "forward", yaw_deg=-1.5 * frames)
         return self.walk(self.start([]), script(hold(20), moves)[:frames], view)
 
-    def start(self, reach):
+    def start(self, reach=()):
         return PlayerPose(x_m=self.seed % 7, z_m=self.seed % 5, yaw_deg=self.seed % 360 - 180)
 
     def walk(self, start, inputs, view):
@@ -302,19 +304,17 @@ def test_mirrored_inputs_lead_to_the_other_side():
     assert wrong.session_c2w()[-1, 0, 3] == pytest.approx(-walk.session_c2w()[-1, 0, 3])
 
 
-def test_open_places_keep_the_ways_free():
-    class Wall:
-        """Everything beyond x = 1 is solid."""
-
-        def clearance_m(self, points):
-            return 1 - points[..., 0]
-
-        def free_line(self, start, end, margin_m, step_m=0.25):
-            return bool(max(start[0], end[0]) < 1 - margin_m)
-
-    x, _, yaw_deg = OpenPlaces(Wall(), np.zeros((1, 2)), seed=1).find([(0.0, 4.0), (2.0, 0.0)])
-    assert x + 4 * np.sin(np.radians(yaw_deg)) < 1
-    assert x + 2 * np.cos(np.radians(yaw_deg)) < 1
+def test_open_places_keep_the_ways_free_and_stay_on_this_side_of_walls():
+    wall = Solids(np.zeros((0, 3)), np.array([[1.0, 0.0, 0.1, 20.0, 0.0]]), boundary_m=20.0)
+    reach = [(0.0, 4.0), (2.0, 0.0), (-2.0, 0.0)]
+    for seed in range(8):
+        x, _, yaw_deg = find_open_place(wall, np.array([[-0.5, 0.0], [-4.0, 2.0]]), reach, seed)
+        assert x < 1
+        for right, ahead in reach:
+            yaw = np.radians(yaw_deg)
+            assert x + right * np.cos(yaw) + ahead * np.sin(yaw) < 0.9
+    cell = Solids(np.zeros((0, 3)), np.zeros((0, 5)), boundary_m=1.0)
+    assert find_open_place(cell, np.zeros((1, 2)), reach, 0) is None
 
 
 def test_the_command_line_takes_only_sensible_seeds(capsys):

@@ -77,9 +77,8 @@ def scene_seeds(text: str) -> range:
 
 def run(args: argparse.Namespace) -> int:
     """Loads the world, plays the metrics, draws the pictures."""
-    from worldwire_training.evaluation.data_engine_stages import DataEngineStudio
-
     from worldwire_runtime.world import World
+    from worldwire_training.evaluation.data_engine_stages import DataEngineStudio
     from worldwire_training.evaluation.run import check_metrics
 
     only = check_metrics(args.only)

@@ -9,14 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldwire import Inputs, Intrinsics, MotionModel, PlayerPose
+from worldwire.inputs import KEYS
 from worldwire_training.data_engine.avatar import avatar_track
+from worldwire_training.data_engine.episode import cameras, plan_walk
+from worldwire_training.data_engine.player import track_rows
 from worldwire_training.data_engine.prompts import third_person
 from worldwire_training.data_engine.renderer import Renderer
 from worldwire_training.data_engine.scene import EYE_HEIGHT_M, Scene, build_scene
-from worldwire_training.evaluation.stages import Offset, OpenPlaces
+from worldwire_training.evaluation.places import find_open_place
+from worldwire_training.evaluation.stages import Offset
 from worldwire_training.evaluation.walks import Walk, integrate
 
 KEPT_SCENES = 4
+WANDER_STREAM = 0xE7A1
 
 
 class SceneStage:
@@ -25,25 +30,34 @@ class SceneStage:
     def __init__(self, scene: Scene, renderer: Renderer, motion: MotionModel):
         self.seed, self.kind, self.time_of_day = scene.seed, scene.kind, scene.time_of_day
         self._scene, self._renderer, self._motion = scene, renderer, motion
-        self._places = OpenPlaces(scene.solids, scene.meeting_points, scene.seed)
 
     def prompt(self, view: str) -> str:
         """The scene's sentence; in third person it names the walker."""
-        return (
-            self._scene.prompt if view == "first" else third_person(self._scene.prompt, self._scene.coat[0])
-        )
+        prompt = self._scene.prompt
+        return third_person(prompt, self._scene.coat[0]) if view == "third" else prompt
 
-    def start(self, reach: Sequence[Offset]) -> PlayerPose:
-        """An open place at eye height."""
-        x, z, yaw_deg = self._places.find(reach)
-        return PlayerPose(x, -EYE_HEIGHT_M, z, yaw_deg)
+    def wander(self, frames: int, view: str) -> Walk:
+        """A walk of the data engine's policies, drawn from the scene's seed."""
+        rng = np.random.default_rng((WANDER_STREAM, self.seed))
+        walked = plan_walk(self._scene, rng, frames, view)
+        inputs = tuple(
+            Inputs(
+                frozenset(key for key, held in zip(KEYS, keys, strict=True) if held), float(yaw), float(pitch)
+            )
+            for keys, (yaw, pitch) in zip(walked.keys, walked.look_deg, strict=True)
+        )
+        return Walk(view, inputs, cameras(walked.player, view, self._motion), walked.player)
+
+    def start(self, reach: Sequence[Offset] = ()) -> PlayerPose | None:
+        """An open place at eye height, if there is one."""
+        scene = self._scene
+        place = find_open_place(scene.solids, scene.meeting_points[scene.starts], reach, scene.seed)
+        return None if place is None else PlayerPose(place[0], -EYE_HEIGHT_M, *place[1:])
 
     def walk(self, start: PlayerPose, inputs: Sequence[Inputs], view: str) -> Walk:
         """Scripted inputs from a start, without obstacles."""
-        poses = integrate(self._motion, start, inputs)
-        c2w = np.stack([self._motion.camera(pose, view) for pose in poses])
-        players = np.array([(p.x_m, p.y_m, p.z_m, p.yaw_deg, p.pitch_deg) for p in poses])
-        return Walk(view, tuple(inputs), c2w, players)
+        players = track_rows(integrate(self._motion, start, inputs))
+        return Walk(view, tuple(inputs), cameras(players, view, self._motion), players)
 
     def render(self, walk: Walk, frames: Sequence[int]) -> NDArray[np.uint8]:
         """The truth at these frames; the walker's limbs swing with the way walked so far."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from worldwire import Inputs
+from worldwire import Inputs, PlayerPose
+from worldwire.errors import DataError
 from worldwire_training.evaluation.pixels import nearest
-from worldwire_training.evaluation.setting import Setting
-from worldwire_training.evaluation.stages import Offset, Stage
+from worldwire_training.evaluation.setting import Setting, stage_for
+from worldwire_training.evaluation.stages import Offset
 from worldwire_training.evaluation.statistics import share_interval
 from worldwire_training.evaluation.walks import (
     STEP_FRAMES,
@@ -34,6 +36,7 @@ CONDITIONING: dict[str, Conditioning] = {
 }
 """What of the inputs the network is told, by mode."""
 
+MODES_BY_VIEW = {"first": ("both", "keys", "poses"), "third": ("third_person",)}
 BOOM_ROOM_M = 2.8
 
 
@@ -66,8 +69,17 @@ STEP = Action(
 
 
 @dataclass(frozen=True)
+class Corner:
+    """A place in a scene with room for the action."""
+
+    seed: int
+    view: str
+    start: PlayerPose
+
+
+@dataclass(frozen=True)
 class Trial:
-    """One trial's place in the plan. scene: its index among the seeds."""
+    """One trial's place in the plan. scene: its index among those with room."""
 
     mode: str
     scene: int
@@ -95,15 +107,26 @@ def steps(setting: Setting) -> dict[str, Any]:
 
 
 def _measure(setting: Setting, action: Action, counts: dict[str, int]) -> dict[str, Any]:
-    trials = plan_trials(counts, len(setting.seeds))
     seen: list[tuple[Trial, str]] = []
-    for scene in sorted({trial.scene for trial in trials}):  # scene by scene: a scene is built once
-        stage = setting.studio.stage(setting.seeds[scene])
-        for view, names in (("first", ("both", "keys", "poses")), ("third", ("third_person",))):
-            chosen = [trial for trial in trials if trial.scene == scene and trial.mode in names]
+    for view, modes in MODES_BY_VIEW.items():
+        wanted = {mode: counts[mode] for mode in modes}
+        corners = _corners(setting, action, view, max(wanted.values()))
+        trials = plan_trials(wanted, len(corners))
+        for number, corner in enumerate(corners):  # scene by scene: a scene is built and rendered once
+            chosen = [trial for trial in trials if trial.scene == number]
             if chosen:
-                seen += _play_trials(setting, stage, action, view, chosen)
+                seen += _play_trials(setting, action, corner, chosen)
     return _summary(action, seen)
+
+
+def _corners(setting: Setting, action: Action, view: str, most: int) -> list[Corner]:
+    """The first scenes that have room for the action."""
+    reach = action.reach + (action.behind if view == "third" else ())
+    found = ((seed, stage_for(setting.studio, seed, view).start(reach)) for seed in setting.seeds)
+    corners = list(islice((Corner(seed, view, start) for seed, start in found if start is not None), most))
+    if not corners:
+        raise DataError(f"no scene has room for a {action.name}", remedy="give more --scene-seeds")
+    return corners
 
 
 def plan_trials(counts: dict[str, int], scenes: int) -> list[Trial]:
@@ -116,10 +139,11 @@ def plan_trials(counts: dict[str, int], scenes: int) -> list[Trial]:
 
 
 def _play_trials(
-    setting: Setting, stage: Stage, action: Action, view: str, trials: list[Trial]
+    setting: Setting, action: Action, corner: Corner, trials: list[Trial]
 ) -> list[tuple[Trial, str]]:
-    start = stage.start(action.reach + (action.behind if view == "third" else ()))
-    walks = {command: stage.walk(start, action.script(command), view) for command in COMMANDS}
+    """Each trial, and the command whose render the last generated frame is nearest to."""
+    stage = stage_for(setting.studio, corner.seed, corner.view)
+    walks = {command: stage.walk(corner.start, action.script(command), corner.view) for command in COMMANDS}
     first = stage.render(walks["none"], [0])[0]
     truths = [stage.render(walk, [action.frames])[0] for walk in walks.values()]
     seen = []
@@ -128,8 +152,8 @@ def _play_trials(
             walks[trial.command],
             first,
             [action.frames],
-            prompt=stage.prompt(view),
-            seed=stage.seed,
+            prompt=stage.prompt(corner.view),
+            seed=corner.seed,
             conditioning=CONDITIONING[trial.mode],
         )
         seen.append((trial, COMMANDS[nearest(made[action.frames], truths)]))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldwire_training.evaluation.pixels import Picture, nearest, shrink
-from worldwire_training.evaluation.setting import Setting
+from worldwire_training.evaluation.setting import Setting, start_of
 from worldwire_training.evaluation.stages import CLASSES, Stage
 from worldwire_training.evaluation.statistics import share_interval
 from worldwire_training.evaluation.walks import Walk, hold, script
@@ -61,7 +61,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _standing(stage: Stage) -> Walk:
-    return stage.walk(stage.start([(0.0, 3.0)]), script(), "first")
+    return stage.walk(start_of(stage), script(), "first")
 
 
 def _build_bank(setting: Setting) -> Bank:
@@ -70,7 +70,7 @@ def _build_bank(setting: Setting) -> Bank:
         for index, (kind, time_of_day) in enumerate(CLASSES):
             stage = setting.studio.stage(setting.seeds[0] + BANK_SEED_OFFSET + number, kind, time_of_day)
             inputs = script(hold(LOOKS - 1, yaw_deg=90.0 * (LOOKS - 1)))
-            walk = stage.walk(stage.start([(0.0, 3.0)]), inputs, "first")
+            walk = stage.walk(start_of(stage), inputs, "first")
             thumbnails += [shrink(picture, *THUMBNAIL) for picture in stage.render(walk, range(LOOKS))]
             classes += [index] * LOOKS
     return Bank(np.stack(thumbnails), tuple(classes))

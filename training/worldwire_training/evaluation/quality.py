@@ -13,7 +13,7 @@ from typing import Any
 
 from worldwire_training.evaluation.album import shots
 from worldwire_training.evaluation.pixels import Picture, psnr_db, ssim
-from worldwire_training.evaluation.setting import Setting, view_of
+from worldwire_training.evaluation.setting import Setting, stage_for, view_of
 from worldwire_training.evaluation.stages import Stage
 from worldwire_training.evaluation.statistics import mean, mean_interval
 from worldwire_training.evaluation.walks import mirrored, moving_part
@@ -55,7 +55,8 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _score_scene(setting: Setting, index: int, seed: int) -> SceneScore:
-    stage, view = setting.studio.stage(seed), view_of(index)
+    view = view_of(index)
+    stage = stage_for(setting.studio, seed, view)
     frames = [setting.frame_at(second) for second in SHOWN_S]
     walk = moving_part(stage.wander(setting.frame_at(POLICY_WALK_S), view), _scored(setting).values())
     truth = dict(zip(frames, stage.render(walk, frames), strict=True))

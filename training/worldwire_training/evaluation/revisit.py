@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from worldwire_training.evaluation.pixels import Picture, psnr_db, ssim
-from worldwire_training.evaluation.setting import Setting
+from worldwire_training.evaluation.setting import Setting, start_of
 from worldwire_training.evaluation.stages import Stage
 from worldwire_training.evaluation.statistics import mean, mean_interval
 from worldwire_training.evaluation.walks import LOOK_AWAY_FRAMES, Walk, look_away_script, return_script
@@ -53,7 +53,7 @@ def _delays(setting: Setting, index: int) -> list[int]:
 
 def _walk(setting: Setting, stage: Stage, delay: int) -> Walk:
     away = look_away_script(setting.frame_at(delay) - LOOK_AWAY_FRAMES)
-    return stage.walk(stage.start([(0.0, 3.0)]), return_script(away), "first")
+    return stage.walk(start_of(stage), return_script(away), "first")
 
 
 def _play(

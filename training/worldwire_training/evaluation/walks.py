@@ -132,13 +132,13 @@ def step_script(command: str) -> tuple[Inputs, ...]:
     return script(hold(STEP_FRAMES, *(() if command == "none" else (command,))))
 
 
-LOOK_AWAY_FRAMES = 32
+LOOK_AWAY_FRAMES = 40
 SWEEP_FRAMES = 48
 SWEEP_DEG = 40.0
 
 
 def look_away_script(frames: int) -> tuple[Inputs, ...]:
-    """Turn round to the right in two seconds, then look about on that side until `frames`.
+    """Turn round to the right in 2.5 seconds, then look about on that side until `frames`.
 
     The sweep stays within 40 degrees of straight back, so that (field of view 80) nothing of the first view
     is seen.
@@ -150,7 +150,7 @@ def look_away_script(frames: int) -> tuple[Inputs, ...]:
 
 
 def return_script(away: Sequence[Inputs]) -> tuple[Inputs, ...]:
-    """`away`, and then the turn back to the first view, going on to the right, in two seconds."""
+    """`away`, and then the turn back to the first view, going on to the right, in 2.5 seconds."""
     turned = sum(told.yaw_deg for told in away)
     return (*away, *hold(LOOK_AWAY_FRAMES, yaw_deg=360.0 - turned))
 
