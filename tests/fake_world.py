@@ -24,6 +24,7 @@ CLIP_PLANS = {
     "low-latency": {"first": 3, "past": 4, "new": 2, "memory": 5},
     "paper": {"first": 15, "past": 4, "new": 10, "memory": 5},
 }
+SEED_IMAGES = ("red", "blue")
 
 
 @dataclass
@@ -36,21 +37,20 @@ class FakeWorld:
     fail_at: int | None = None
     open_sessions: int = 0
 
-    @property
-    def info(self) -> WorldInfo:
+    def info_for(self, plan: str | None) -> WorldInfo:
+        chosen = CLIP_PLANS[_known(plan)]
         return WorldInfo(
             name="fake",
             height=self.height,
             width=self.width,
             frames_per_second=16.0,
-            frames_per_step=8,
+            frames_per_step=chosen["new"] * FRAMES_PER_LATENT,
             horizontal_fov_deg=80.0,
             trained_keys=("forward", "back", "left", "right"),
             views=("first", "third"),
-            seed_images=("red", "blue"),
+            seed_images=SEED_IMAGES,
             extra={
-                "clip_plans": CLIP_PLANS,
-                "clip_plan": CLIP_PLANS["low-latency"],
+                "clip_plan": chosen,
                 "attention": "cached",
                 "precision": "float32",
                 "vae_pruning": 0.0,
@@ -60,10 +60,15 @@ class FakeWorld:
         )
 
     def session(self, plan: str | None = None) -> FakeSession:
-        if plan not in (None, *CLIP_PLANS):
-            raise ConfigError("unknown clip plan", expected=" or ".join(CLIP_PLANS), got=repr(plan))
+        name = _known(plan)
         self.open_sessions += 1
-        return FakeSession(self, plan or "low-latency")
+        return FakeSession(self, name)
+
+
+def _known(plan: str | None) -> str:
+    if plan not in (None, *CLIP_PLANS):
+        raise ConfigError("unknown clip plan", expected=" or ".join(CLIP_PLANS), got=repr(plan))
+    return plan or "low-latency"
 
 
 class FakeSession:
@@ -85,7 +90,7 @@ class FakeSession:
     def reset(self, prompt=None, image=None, seed=0, view="first") -> Frame:
         if isinstance(image, np.ndarray) and image.shape != (self.world.height, self.world.width, 3):
             raise ImageError("a seed image has the wrong size", got=str(image.shape))
-        if isinstance(image, str) and image not in self.world.info.seed_images:
+        if isinstance(image, str) and image not in SEED_IMAGES:
             raise ConfigError("unknown seed image", expected="red or blue", got=image)
         self._hue = int(image.mean()) if isinstance(image, np.ndarray) else seed % 256
         self._index, self._player = 0, PlayerPose()

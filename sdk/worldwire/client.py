@@ -108,6 +108,7 @@ class Client:
         except BaseException:
             self._link.close()
             raise
+        self._link.heartbeat_s = self._welcome.limits.heartbeat_s
         self._link.liveness_s = self._welcome.limits.liveness_s
 
     @property

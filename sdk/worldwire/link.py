@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
@@ -122,7 +123,7 @@ class Inbox:
         if failure is not None:
             if not self._fatal:
                 self._failure = None
-            raise failure
+            raise failure.with_traceback(None)
 
 
 class Link:
@@ -130,7 +131,7 @@ class Link:
 
     def __init__(self, address: str):
         self.address = address
-        self.liveness_s = LIVENESS_S
+        self.heartbeat_s, self.liveness_s = HEARTBEAT_S, LIVENESS_S
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[Arrival | WorldwireError]] = {}
@@ -155,9 +156,7 @@ class Link:
         try:
             dealer.connect(self.address)
         except zmq.ZMQError as error:
-            dealer.disable_monitor()
-            dealer.close(0)
-            self._context.term()
+            self._free(dealer, monitor)
             raise ConnectionLostError(
                 f"{self.address!r} is no address",
                 expected="tcp://HOST:PORT",
@@ -175,7 +174,7 @@ class Link:
     def send(self, message: Message, payload: Any = None) -> None:
         """Queues a message; raises what ended the connection, if anything did."""
         if self._lost is not None:
-            raise self._lost
+            raise self._lost.with_traceback(None)
         self._outgoing.put((encode(message), payload))
         self._wake()
 
@@ -246,14 +245,14 @@ class Link:
         last_heard = last_beat = time.monotonic()
         try:
             while self._lost is None and not (self._closing and self._outgoing.empty()):
-                ready = dict(poller.poll(POLL_MS))
+                ready = dict(poller.poll(min(POLL_MS, self.heartbeat_s * 500)))
                 if self._monitor in ready:
                     self._watch_connection()
                 if self._socket in ready:
                     self._receive_all()
                     last_heard = time.monotonic()
                 now = time.monotonic()
-                if self._ever_connected and now - last_beat >= HEARTBEAT_S:
+                if self._ever_connected and now - last_beat >= self.heartbeat_s:
                     last_beat = now
                     self._outgoing.put((encode(Ping(t_ns=time.monotonic_ns())), None))
                 if self._ever_connected and now - last_heard > self.liveness_s:
@@ -263,7 +262,7 @@ class Link:
             log.exception("the connection to %s broke", self.address)
             self._lose(ConnectionLostError(f"the connection broke: {error}", remedy="connect() again"))
         finally:
-            self._free()
+            self._free(self._socket, self._monitor)
 
     def _send_all(self) -> None:
         self._drain_wakes()
@@ -349,7 +348,7 @@ class Link:
     def _silence(self, seconds: float) -> ConnectionLostError:
         return ConnectionLostError(
             f"the server at {self.address} was silent for {seconds:.0f} s",
-            expected=f"a sign of life every {HEARTBEAT_S:g} s",
+            expected=f"an answer to the ping of every {self.heartbeat_s:g} s",
             remedy="look at the server's log, then connect() again",
         )
 
@@ -379,12 +378,8 @@ class Link:
         return answer
 
     def _wake(self) -> None:
-        try:
+        with suppress(OSError):  # wake-ups enough are waiting, or the thread has ended
             self._wake_out.send(b"\0")
-        except BlockingIOError:
-            return  # the thread has wake-ups enough
-        except OSError as error:
-            raise self._lost or ConnectionLostError("the client is closed") from error
 
     def _drain_wakes(self) -> None:
         try:
@@ -393,10 +388,10 @@ class Link:
         except BlockingIOError:
             return
 
-    def _free(self) -> None:
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(LINGER_MS)
+    def _free(self, dealer: zmq.Socket[bytes], monitor: zmq.Socket[bytes]) -> None:
+        dealer.disable_monitor()
+        monitor.close(0)
+        dealer.close(LINGER_MS)
         self._context.term()
         self._wake_in.close()
         self._wake_out.close()

@@ -361,7 +361,9 @@ def correlation(parts: Sequence[bytes | memoryview]) -> dict[str, int]:
     except ProtocolError:
         return {}
     names = ("request", "session", "seq")
-    return {name: values[name] for name in names if type(values.get(name)) is int and 0 < values[name] <= MAX_ID}
+    return {
+        name: values[name] for name in names if type(values.get(name)) is int and 0 < values[name] <= MAX_ID
+    }
 
 
 def check_version(theirs: object, our_side: str) -> None:

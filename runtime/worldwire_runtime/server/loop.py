@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from worldwire.api import WorldInfo
 from worldwire.errors import BusyError, StateError, WorldwireError
 from worldwire.protocol import (
     STATE_LOADING,
@@ -98,7 +99,7 @@ class Server:
         self._kept = KeptStates(self._limits)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._worker = Worker(self._report)
-        self._world: ServedWorld | None = None
+        self._info: WorldInfo | None = None
         self._jobs: Jobs | None = None
         self._task: Task | None = None
         self._failure: Exception | None = None
@@ -124,7 +125,7 @@ class Server:
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serves until `stop`; calls `on_ready` once the world is loaded, raises what its loading raised."""
-        self._worker.submit(lambda _: self._load())
+        self._worker.submit(lambda _: self._load_world())
         try:
             while not self._stopping:
                 self._router.wait(TURN_MS)
@@ -182,11 +183,11 @@ class Server:
             self._send(address, ErrorMessage.of(error))
 
     def _on_hello(self, address: bytes, client: Client, message: Hello, _: Any) -> None:
-        if self._world is None:
+        if self._info is None:
             self._send(address, self._status(message.request))
         else:
             client.greeted = True
-            self._send(address, replies.welcome(message.request, self._world.info, self._limits))
+            self._send(address, replies.welcome(message.request, self._info, self._limits))
 
     def _on_open(self, address: bytes, _: Client, message: Open, payload: Any) -> None:
         slot = self._sessions.add(address, choose_format(message.formats), message.jpeg_quality)
@@ -221,7 +222,7 @@ class Server:
     def _status(self, request: int) -> StatusReport:
         return StatusReport(
             request=request,
-            state=STATE_LOADING if self._world is None else STATE_READY,
+            state=STATE_LOADING if self._info is None else STATE_READY,
             version=VERSION,
             sessions=len(self._sessions),
             max_sessions=self._limits.sessions,
@@ -289,10 +290,15 @@ class Server:
                 self._task = None
                 self._on_end(task, event)
 
+    def _load_world(self) -> tuple[ServedWorld, WorldInfo]:
+        """Runs in the worker's thread; an unknown plan shows here and not when the first session opens."""
+        world = self._load()
+        return world, world.info_for(self._plan)
+
     def _on_loaded(self, event: Event, on_ready: Callable[[], None]) -> None:
         if isinstance(event, Finished):
-            self._world = event.result
-            self._jobs = Jobs(event.result, self._plan, self._kept)
+            world, self._info = event.result
+            self._jobs = Jobs(world, self._plan, self._kept)
             on_ready()
         elif isinstance(event, Failed):
             self._failure = event.error
@@ -395,5 +401,8 @@ class Server:
     def _shut_down(self) -> None:
         for address in self._clients.greeted():
             self._router.send(address, Bye(reason="the server stops"))
-        self._worker.stop()
+        if self._worker.stop():
+            for slot in self._sessions:
+                if slot.session is not None:
+                    slot.session.close()
         self._router.close()

@@ -38,10 +38,13 @@ class ServedSession(SessionLike, Protocol):
 class ServedWorld(Protocol):
     """What the server needs of a world."""
 
-    @property
-    def info(self) -> WorldInfo: ...
+    def info_for(self, plan: str | None) -> WorldInfo:
+        """What clients are told; ConfigError for an unknown plan."""
+        ...
 
-    def session(self, plan: str | None = None) -> ServedSession: ...
+    def session(self, plan: str | None = None) -> ServedSession:
+        """A new session under a clip plan; None is the world's own."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,12 @@ class Worker:
         """Queues a job."""
         self._jobs.put(job)
 
-    def stop(self) -> None:
-        """Ends the thread at the next frame, or leaves it to the end of the process after STOP_S."""
+    def stop(self) -> bool:
+        """Ends the thread at its next frame; False if it did not end in STOP_S and is left to the process."""
         self._stopping = True
         self._jobs.put(None)
         self._thread.join(STOP_S)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None and not self._stopping:
