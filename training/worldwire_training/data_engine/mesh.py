@@ -32,10 +32,10 @@ class Material(IntEnum):
     """How the fragment shader treats a surface."""
 
     PLAIN = 0
-    GROUND = 1
-    WATER = 2
-    ROWS = 3
-    LEAVES = 4
+    ROWS = 1
+    LEAVES = 2
+    GROUND = 3
+    WATER = 4
     GLASS = 5
 
 
@@ -105,8 +105,9 @@ class Mesh:
         self.chunks.append(vertices.reshape(-1))
 
     def pack(self) -> NDArray[Any]:
-        """All vertices as one array of `VERTEX`."""
-        return np.concatenate(self.chunks) if self.chunks else np.zeros(0, VERTEX)
+        """All vertices as one array of `VERTEX`, ordered by material (one draw call each)."""
+        vertices = np.concatenate(self.chunks) if self.chunks else np.zeros(0, VERTEX)
+        return vertices[np.argsort(vertices["kind"][:, 0], kind="stable")]
 
 
 def flat_normals(triangles: Triangles) -> Array:

@@ -21,7 +21,7 @@ from worldwire.camera import Intrinsics
 from worldwire.errors import ConfigError, InputError, MachineError
 from worldwire_training.data_engine.avatar import avatar_vertices
 from worldwire_training.data_engine.ground import DECAL_FORMAT
-from worldwire_training.data_engine.mesh import VERTEX_FORMAT
+from worldwire_training.data_engine.mesh import VERTEX_FORMAT, Material
 from worldwire_training.data_engine.scene import Scene
 
 Array = NDArray[np.float64]
@@ -32,6 +32,8 @@ NEAR_M, FAR_M = 0.08, 420.0
 GROUND_TEXELS, SHADOW_TEXELS, SKY_TEXELS = 1024, 1536, (1024, 256)
 SUN_SOFTNESS_M = 0.05
 SOFTWARE_BATCH, HARDWARE_BATCH = 8, 32
+VERTEX_NAMES = ("position", "normal_ao", "colour_glow", "kind")
+PADDING = {"3f4": "12x", "4f1": "4x", "4u1": "4x"}
 MESA_PACKAGES = "libegl1 libgl1-mesa-dri"
 TEXTURE_UNITS = {"ground": 0, "sky": 1, "shadow": 2, "paint": 3, "lights": 4}
 SHADERS = Path(__file__).parent / "shaders"
@@ -42,12 +44,12 @@ class _SceneOnCard:
     """What the card keeps of the scene shown last."""
 
     scene: Scene
-    surface: moderngl.VertexArray
+    surfaces: list[tuple[moderngl.Program, moderngl.VertexArray, int, int]]  # and first vertex, number of vertices
     avatar: moderngl.VertexArray
     kept: list[Any]
 
     def release(self) -> None:
-        for thing in (self.surface, self.avatar, *self.kept):
+        for thing in (*(surface[1] for surface in self.surfaces), self.avatar, *self.kept):
             thing.release()
 
 
@@ -116,10 +118,13 @@ class Renderer:
 
     def _open_programs(self) -> None:
         link = self._program
-        self._surface, self._walker = link("surface"), link("surface", defines="#define AVATAR\n")
+        self._surfaces = {m: link("surface", defines=f"#define {m.name}\n") for m in Material}
+        self._walker = link("surface", defines="#define PLAIN\n#define AVATAR\n")
         self._blob = link("blob")
         self._sky = link("screen", "sky")
         self._shadow = link("shadow")
+        self._decal = link("decal")
+        self._painters = {name: link("screen", name) for name in ("paint_sky", "paint_base", "paint_ground")}
         self._light = self._context.buffer(reserve=4 * 4 * (10 + 32))
         self._light.bind_to_uniform_block(0)
         self._sky_quad = self._context.vertex_array(self._sky, [])
@@ -152,32 +157,45 @@ class Renderer:
         figure = context.buffer(avatar_vertices(scene.coat[1], scene.hat).tobytes())
         sky = self._paint_sky()
         shadow, matrix = self._cast_shadows(scene, vertices)
-        for program in (self._surface, self._walker):
-            program["shadow_matrix"].write(_bytes(matrix))
-            program["ground_scale"].value = 0.5 / scene.ground.half_extent_m
+        for program in (*self._surfaces.values(), self._walker):
+            if "shadow_matrix" in program:
+                program["shadow_matrix"].write(_bytes(matrix))
+        self._surfaces[Material.GROUND]["ground_scale"].value = 0.5 / scene.ground.half_extent_m
         ground = self._paint_ground(scene, matrix)
-        names = ("position", "normal_ao", "colour_glow", "kind")
-        surface = context.vertex_array(self._surface, [(vertices, VERTEX_FORMAT, *names)])
-        walker = context.vertex_array(self._walker, [(figure, VERTEX_FORMAT, *names)])
+        surfaces = self._surface_arrays(scene, vertices)
+        walker = context.vertex_array(self._walker, [(figure, *_attributes(self._walker))])
         ground.use(TEXTURE_UNITS["ground"])
-        self._on_card = _SceneOnCard(scene, surface, walker, [vertices, figure, sky, shadow, ground])
+        self._on_card = _SceneOnCard(scene, surfaces, walker, [vertices, figure, sky, shadow, ground])
         return self._on_card
+
+    def _surface_arrays(
+        self, scene: Scene, vertices: moderngl.Buffer
+    ) -> list[tuple[moderngl.Program, moderngl.VertexArray, int, int]]:
+        """For each material of the scene its program, and where its vertices lie."""
+        edges = np.searchsorted(scene.vertices["kind"][:, 0], range(len(Material) + 1)).tolist()
+        surfaces = []
+        for material, program in self._surfaces.items():
+            first, count = edges[material], edges[material + 1] - edges[material]
+            if count:
+                content = [(vertices, *_attributes(program))]
+                surfaces.append((program, self._context.vertex_array(program, content), first, count))
+        return surfaces
 
     def _paint_sky(self) -> moderngl.Texture:
         sky = self._context.texture(SKY_TEXELS, 4)
         sky.repeat_y = False
-        self._paint(sky, self._program("screen", "paint_sky"))
+        self._paint(sky, "paint_sky")
         sky.use(TEXTURE_UNITS["sky"])
         return sky
 
-    def _paint(self, texture: moderngl.Texture, program: moderngl.Program) -> None:
+    def _paint(self, texture: moderngl.Texture, painter: str) -> None:
         """Runs a fragment program over all of a texture."""
         target = self._context.framebuffer([texture])
         target.use()
         self._context.disable(moderngl.DEPTH_TEST | moderngl.CULL_FACE | moderngl.BLEND)
-        quad = self._context.vertex_array(program, [])
+        quad = self._context.vertex_array(self._painters[painter], [])
         quad.render(vertices=3)
-        for thing in (quad, program, target):
+        for thing in (quad, target):
             thing.release()
 
     def _cast_shadows(self, scene: Scene, vertices: moderngl.Buffer) -> tuple[moderngl.Texture, Array]:
@@ -205,20 +223,19 @@ class Renderer:
     def _paint_ground(self, scene: Scene, shadow_matrix: Array) -> moderngl.Texture:
         size, ground = (GROUND_TEXELS, GROUND_TEXELS), scene.ground
         paint, lights = self._context.texture(size, 4), self._context.texture(size, 4, dtype="f2")
-        base = self._program("screen", "paint_base")
+        base, finish = self._painters["paint_base"], self._painters["paint_ground"]
         base["half_extent"].value = ground.half_extent_m
         base["base"].value, base["second"].value = ground.base, ground.second
-        self._paint(paint, base)
+        self._paint(paint, "paint_base")
         self._draw_decals(paint, ground.decals, ground.half_extent_m, lighting=False)
         self._draw_decals(lights, ground.lights, ground.half_extent_m, lighting=True)
         paint.use(TEXTURE_UNITS["paint"])
         lights.use(TEXTURE_UNITS["lights"])
-        finish = self._program("screen", "paint_ground")
         finish["half_extent"].value = ground.half_extent_m
         finish["shadow_matrix"].write(_bytes(shadow_matrix))
         finish["sun_softness"].value = SUN_SOFTNESS_M
         result = self._context.texture(size, 4)
-        self._paint(result, finish)
+        self._paint(result, "paint_ground")
         result.repeat_x = result.repeat_y = False
         result.build_mipmaps()
         for thing in (paint, lights):
@@ -235,7 +252,7 @@ class Renderer:
         if lighting:
             target.clear(0.0, 0.0, 0.0, 1.0)
         if len(decals):
-            program = self._program("decal")
+            program = self._decal
             program["half_extent"].value, program["lighting"].value = half_extent_m, lighting
             context.enable_only(moderngl.BLEND)
             one, zero = moderngl.ONE, moderngl.ZERO
@@ -246,7 +263,7 @@ class Renderer:
                 program, [(buffer, DECAL_FORMAT, "place", "shape", "colour", "accent")]
             )
             quads.render(moderngl.TRIANGLE_STRIP, vertices=4, instances=len(decals))
-            for thing in (quads, buffer, program):
+            for thing in (quads, buffer):
                 thing.release()
         target.release()
 
@@ -263,9 +280,10 @@ class Renderer:
         context.front_face = "ccw"
         for i, (matrix, eye, ray) in enumerate(zip(matrices, eyes, rays, strict=True)):
             self._target.viewport = (0, i * self.height, self.width, self.height)
-            self._surface["view_proj"].write(matrix)
-            self._surface["eye"].write(eye)
-            card.surface.render(moderngl.TRIANGLES)
+            for program, surface, first, count in card.surfaces:
+                program["view_proj"].write(matrix)
+                program["eye"].write(eye)
+                surface.render(moderngl.TRIANGLES, count, first=first)
             if stands is not None:
                 self._draw_walker(card, matrix, eye, next(stands))
             self._sky["rays"].write(ray)
@@ -291,6 +309,16 @@ class Renderer:
         self._resolved.viewport = (0, 0, self.width, rows)
         self._resolved.read_into(self._pixels, viewport=(0, 0, self.width, rows), components=4)
         return self._pixels[:rows].reshape(count, self.height, self.width, 4)[..., :3]
+
+
+def _attributes(program: moderngl.Program) -> tuple[str, ...]:
+    """The vertex format and the names of what a program reads; what its compiler dropped becomes padding."""
+    names = [name if name in program else None for name in VERTEX_NAMES]
+    parts = [
+        part if name else PADDING[part]
+        for part, name in zip(VERTEX_FORMAT.split(), names, strict=True)
+    ]
+    return (" ".join(parts), *(name for name in names if name))
 
 
 def create_context() -> moderngl.Context:

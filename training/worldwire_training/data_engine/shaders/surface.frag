@@ -1,10 +1,12 @@
-// One fragment of a scene: shadow, lamp, a soft pattern, fog.
+// One fragment of a scene: shadow, lamp, a soft pattern, fog. Compiled once per material: PLAIN, ROWS, LEAVES, GROUND,
+// WATER or GLASS is defined (llvmpipe runs both sides of every branch, so branches cost more than draw calls).
 in vec3 world;
 in vec3 ambient;
 in vec3 sunlit;
 in vec3 albedo;
 flat in vec3 normal;
-flat in ivec2 material_lamp;
+flat in vec4 lamp_place;
+flat in vec3 lamp_gain;
 in float glow_share;
 
 uniform vec3 eye;
@@ -15,7 +17,6 @@ uniform sampler2D sky;
 uniform sampler2DShadow shadow;
 out vec4 pixel;
 
-const int GROUND = 1, WATER = 2, ROWS = 3, LEAVES = 4, GLASS = 5;
 const float ROW_M = 0.34;
 const float GRAZING = 0.35;   // share of the long axis that counts
 
@@ -33,57 +34,59 @@ float sun_share() {
 }
 
 vec3 lamp_light() {
-    vec4 place = lamps[2 * material_lamp.y];
-    vec3 towards = place.xyz - world;
+    vec3 towards = lamp_place.xyz - world;
     float d2 = dot(towards, towards);
     float facing = 0.35 + 0.65 * max(dot(normal, towards * inversesqrt(d2 + 1e-4)), 0.0);
-    float reach2 = place.w * place.w + 1e-4;
-    float fade = max(1.0 - d2 / reach2, 0.0);
-    return albedo * lamps[2 * material_lamp.y + 1].rgb * (facing * fade * fade);
+    float fade = max(1.0 - d2 / (lamp_place.w * lamp_place.w + 1e-4), 0.0);
+    return albedo * lamp_gain * (facing * fade * fade);
+}
+
+vec3 mirrored_sky(vec3 ray, vec3 up) {
+    vec3 mirrored = reflect(ray, up);
+    return vec3(mirrored.x, -abs(mirrored.y), mirrored.z);
 }
 
 vec3 water(vec3 ray, float away) {
     float calm = 1.0 / (1.0 + 0.06 * away);
     vec2 wave = vec2(sin(world.x * 2.3 + world.z * 1.1), sin(world.z * 2.7 - world.x * 1.3)) * 0.035 * calm;
     vec3 up = normalize(vec3(wave.x, -1.0, wave.y));
-    vec3 mirrored = reflect(ray, up);
-    mirrored.y = -abs(mirrored.y);
+    vec3 mirrored = mirrored_sky(ray, up);
     float fresnel = 0.25 + 0.75 * pow(1.0 - abs(dot(ray, up)), 3.0);
-    vec3 colour = mix(sqrt(albedo) * (0.55 + 0.45 * horizon.rgb), texture(sky, sky_uv(mirrored)).rgb, fresnel * 0.85);
+    vec3 deep = sqrt(albedo) * (0.55 + 0.45 * horizon.rgb);
     float glitter = pow(max(dot(mirrored, to_sun.xyz), 0.0), 90.0);
-    return colour + glow.rgb * glitter * 0.7;
+    return mix(deep, texture(sky, sky_uv(mirrored)).rgb, fresnel * 0.85) + glow.rgb * glitter * 0.7;
+}
+
+// How much a material's pattern brightens a place; fades out before it could shimmer.
+float pattern(float away) {
+#if defined(ROWS)
+    float row = world.y / ROW_M, width = fwidth(row);
+    return 1.0 + 0.22 * (fract(row) - 0.5) * clamp(1.6 - 3.0 * width, 0.0, 1.0);
+#elif defined(LEAVES)
+    float dapple = sin(world.x * 5.1 + world.y * 3.0) * sin(world.y * 6.3 + world.z * 1.7) * sin(world.z * 5.7);
+    return 1.0 + 0.16 * dapple * clamp(1.4 - 0.06 * away, 0.0, 1.0);
+#else
+    return 1.0;
+#endif
 }
 
 void main() {
     vec3 along = world - eye;
     float away = length(along);
     vec3 ray = along / away;
-    int material = material_lamp.x;
-    // Derivatives are undefined inside a branch, so they are taken here.
-    vec2 ground_uv = world.xz * ground_scale + 0.5;
-    float ground_level = level_of(ground_uv);
-    float row = world.y / ROW_M, row_width = fwidth(row);
-    vec3 colour;
-    if (material == GROUND) {
-        colour = textureLod(ground, ground_uv, ground_level).rgb;
-    } else if (material == WATER) {
-        colour = water(ray, away);
-    } else {
-        vec3 light = ambient + sunlit * sun_share() + lamp_light();
-        light = mix(light, albedo, glow_share);
-        if (material == ROWS) {
-            light *= 1.0 + 0.22 * (fract(row) - 0.5) * clamp(1.6 - 3.0 * row_width, 0.0, 1.0);
-        } else if (material == LEAVES) {
-            float dapple = sin(world.x * 5.1 + world.y * 3.0) * sin(world.y * 6.3 + world.z * 1.7) * sin(world.z * 5.7);
-            light *= 1.0 + 0.16 * dapple * clamp(1.4 - 0.06 * away, 0.0, 1.0);
-        }
-        colour = sqrt(clamp(light, 0.0, 1.0));
-        if (material == GLASS) {
-            vec3 mirrored = reflect(ray, normal);
-            mirrored.y = -abs(mirrored.y);
-            colour = mix(colour, texture(sky, sky_uv(mirrored)).rgb, 0.45);
-        }
-    }
-    float fog = 1.0 - exp(-pow(away * to_sun.w, 1.5));
+#if defined(GROUND)
+    vec2 uv = world.xz * ground_scale + 0.5;
+    vec3 colour = textureLod(ground, uv, level_of(uv)).rgb;
+#elif defined(WATER)
+    vec3 colour = water(ray, away);
+#else
+    vec3 light = ambient + sunlit * sun_share() + lamp_light();
+    vec3 colour = sqrt(clamp(mix(light, albedo, glow_share) * pattern(away), 0.0, 1.0));
+#endif
+#if defined(GLASS)
+    colour = mix(colour, texture(sky, sky_uv(mirrored_sky(ray, normal))).rgb, 0.45);
+#endif
+    float thick = away * to_sun.w;
+    float fog = 1.0 - exp(-thick * sqrt(thick));
     pixel = vec4(mix(colour, haze(ray), fog * (1.0 - 0.6 * glow_share)), 1.0);
 }

@@ -14,7 +14,8 @@ out vec3 ambient;         // linear light that always reaches the surface, times
 out vec3 sunlit;          // what the sun adds where no shadow falls
 out vec3 albedo;
 flat out vec3 normal;
-flat out ivec2 material_lamp;
+flat out vec4 lamp_place; // x, y, z, reach
+flat out vec3 lamp_gain;
 out float glow_share;
 
 void main() {
@@ -42,6 +43,7 @@ void main() {
     normal = n;
     world = p;
     glow_share = colour_glow.a;
-    material_lamp = ivec2(kind.xy);
+    lamp_place = lamps[2u * kind.y];
+    lamp_gain = lamps[2u * kind.y + 1u].rgb;
     gl_Position = view_proj * vec4(p, 1.0);
 }
