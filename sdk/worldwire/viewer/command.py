@@ -31,7 +31,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument(
-        "--scale", type=_scale, default=3.0, help="window pixels per picture pixel (default: 3)"
+        "--scale", type=_scale, help="window pixels per picture pixel (default: 3, or what fits)"
     )
 
 

@@ -1,7 +1,7 @@
 """`python -m worldwire.viewer.guarded VERB ...`: `worldwire VERB ...` that ends when its standard input does.
 
-The viewer starts its server this way and keeps the other end of the pipe: however the viewer ends, even killed,
-the operating system closes the pipe, and no server is left behind.
+The viewer starts its server this way and keeps the other end of the pipe: however the viewer ends, even
+killed, the operating system closes the pipe, and no server is left behind.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from worldwire.viewer.script import walk
 
 log = logging.getLogger(__name__)
 
-POLL_S: Final = 0.004
+POLL_S: Final = 0.006
 JOIN_TIMEOUT_S: Final = 10.0
 
 

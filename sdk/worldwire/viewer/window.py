@@ -23,6 +23,11 @@ from worldwire.viewer.state import Phase, ViewerState
 log = logging.getLogger(__name__)
 
 SCREEN_HZ: Final = 60
+DEFAULT_SCALE: Final = 3.0
+DESKTOP_SHARE: Final = 0.9
+"""A window of a size that nobody chose leaves some of the desktop free."""
+IDLE_HZ: Final = 10
+"""How often the screen is drawn while nothing changes: the world may need the same processor."""
 DEFAULT_SIZE: Final = (320, 192)
 """Width and height of a picture until the world has said its own."""
 BACKGROUND: Final = (18, 20, 24)
@@ -32,9 +37,13 @@ TITLE: Final = "worldwire"
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """scale: window pixels per picture pixel. frames: stop after so many. record: from the first frame on."""
+    """How a window is to behave.
 
-    scale: float = 3.0
+    scale: window pixels per picture pixel; None: three, or what fits the desktop. frames: stop after so many.
+    record: from the first frame on. script: walk this instead of listening to the player.
+    """
+
+    scale: float | None = None
     frames: int | None = None
     record: bool = False
     script: Sequence[Inputs] = ()
@@ -52,6 +61,7 @@ class Window:
         self._show_hud, self._show_help, self._open = True, False, True
         self._held: frozenset[str] = frozenset()
         self._opened_s = time.monotonic()
+        self._changed, self._drawn_s = True, 0.0
         self._screen = self._make_screen(*DEFAULT_SIZE)
         self._commands: dict[Command, Callable[[float], None]] = {
             Command.PAUSE: lambda _: self._toggle_pause(),
@@ -81,7 +91,8 @@ class Window:
                 self._read_events(now_s)
                 self._send_hold(now_s - last_s, now_s)
                 self._follow_link(now_s)
-                self._draw(now_s)
+                if self._changed or now_s - self._drawn_s >= 1 / IDLE_HZ:
+                    self._draw(now_s)
                 last_s = now_s
                 clock.tick(SCREEN_HZ)
         finally:
@@ -91,6 +102,7 @@ class Window:
 
     def _read_events(self, now_s: float) -> None:
         for event in pygame.event.get():
+            self._changed = True
             if event.type == pygame.QUIT:
                 self._open = False
             elif event.type == pygame.WINDOWFOCUSLOST:
@@ -219,6 +231,7 @@ class Window:
         if state.frame is None and state.info is not None:
             self._fit_screen(state.info.width, state.info.height)
         for frame in state.advance(now_s):
+            self._changed = True
             self._record(frame, now_s)
         limit = self._options.frames
         if state.done or (limit is not None and state.shown_frames >= limit):
@@ -256,18 +269,27 @@ class Window:
     # -------------------------------------------------------------------------------- to the screen
 
     def _make_screen(self, width: int, height: int) -> pygame.Surface:
-        scale = self._options.scale
+        pygame.display.init()
         pygame.display.set_caption(TITLE)
-        screen = pygame.display.set_mode((round(width * scale), round(height * scale)))
+        screen = pygame.display.set_mode(self._window_size(width, height))
         pygame.key.stop_text_input()
         return screen
 
+    def _window_size(self, width: int, height: int) -> tuple[int, int]:
+        scale = self._options.scale
+        if scale is None:
+            desktop_width, desktop_height = pygame.display.get_desktop_sizes()[0]
+            room = DESKTOP_SHARE * min(desktop_width / width, desktop_height / height)
+            scale = min(DEFAULT_SCALE, room)
+        return round(width * scale), round(height * scale)
+
     def _fit_screen(self, width: int, height: int) -> None:
-        wanted = (round(width * self._options.scale), round(height * self._options.scale))
-        if self._screen.get_size() != wanted:
+        if self._screen.get_size() != self._window_size(width, height):
+            pygame.display.quit()  # a new window is centred; one that only changes its size is not
             self._screen = self._make_screen(width, height)
 
     def _draw(self, now_s: float) -> None:
+        self._changed, self._drawn_s = False, now_s
         frame = self._state.frame
         if frame is None:
             self._screen.fill(BACKGROUND)
