@@ -296,3 +296,11 @@ def test_latents_that_do_not_fit_the_clip_are_refused():
     model, (latents, timestep) = build(), inputs()
     with pytest.raises(ConfigError, match="latents has the wrong shape"):
         model(latents[:, :, 1:], timestep[:, 1:], model.prepare(conditions()))
+
+
+def test_small_attention_on_a_cpu_equals_the_fused_kernel():
+    query, key, value = torch.randn(3, 2, 3, 9, 8).unbind(0)
+    keys = attention.KeyValue(key, value)
+    assert torch.allclose(
+        attention.plain_attention(query, keys), F.scaled_dot_product_attention(query, key, value), atol=1e-5
+    )
