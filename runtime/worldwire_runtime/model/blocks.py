@@ -149,17 +149,14 @@ class Block(nn.Module):
         """
         dtype = clip.camera_scale.dtype
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
-        y = modulate(x, shift, scale, self.eps).to(dtype)
+        y = modulate(x, shift, scale, self.eps, dtype)
         y, keys = self.self_attn(y, rotary, context, past.attention if past else None)
-        x = gated_add(x, y, gate)
-        x = (x + x * clip.camera_scale + clip.camera_shift).to(x.dtype)
-        # The released model normalises the residual stream itself here, not only the branch (Wan2.2 differs).
-        x = (layer_norm(x, self.eps) * self.norm3.weight + self.norm3.bias).to(x.dtype)
+        x = see_camera(gated_add(x, y, gate), clip.camera_scale, clip.camera_shift, self.norm3)
         x = x + self.cross_attn(x.to(dtype), clip.text)
         mouse = None
         if self.action_model is not None and clip.action is not None:
             x, mouse = self.action_model(x, clip.action, context, past.mouse if past else None)
-        y = self.ffn(modulate(x, ffn_shift, ffn_scale, self.eps).to(dtype))
+        y = self.ffn(modulate(x, ffn_shift, ffn_scale, self.eps, dtype))
         return gated_add(x, y, ffn_gate), BlockCache(keys, mouse)
 
     def context_keys(self, x: Tensor, time: Tensor, clip: BlockClip, rotary: Rotary) -> BlockCache:
@@ -167,13 +164,22 @@ class Block(nn.Module):
         if self.action_model is not None:
             return self(x, time, clip, rotary)[1]
         shift, scale = (self.modulation + time).unbind(-2)[:2]
-        y = modulate(x, shift, scale, self.eps).to(clip.camera_scale.dtype)
+        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
         return BlockCache(self.self_attn.keys(y, rotary), None)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Layer norm, then a shift and scale [B, F, 1 or N, d] that depend on the noise level (float32)."""
-    return layer_norm(x, eps) * (1 + scale) + shift
+    return (layer_norm(x, eps) * (1 + scale) + shift).to(dtype)
+
+
+def see_camera(x: Tensor, scale: Tensor, shift: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """The camera's scale and shift [B, F, N, d], then the affine norm of the residual stream itself.
+
+    The released model normalises the stream here, not only the branch (Wan2.2 differs).
+    """
+    x = (x + x * scale + shift).to(x.dtype)
+    return (layer_norm(x, norm.eps) * norm.weight + norm.bias).to(x.dtype)
 
 
 def gated_add(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
