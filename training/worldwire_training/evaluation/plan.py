@@ -22,7 +22,6 @@ class Plan:
     turn_trials: dict[str, int]
     step_trials: dict[str, int]
     prompt_trials_per_class: int
-    bank_scenes_per_class: int
     revisit_scenes: dict[int, int]
     endurance_scenes: int
     endurance_s: tuple[int, ...] = (10, 30, 60)
@@ -41,7 +40,6 @@ DEFAULT = Plan(
     turn_trials=_trials(48, 24),
     step_trials=_trials(24, 12),
     prompt_trials_per_class=8,
-    bank_scenes_per_class=8,
     revisit_scenes={5: 4, 15: 3, 45: 2},
     endurance_scenes=2,
 )
@@ -54,7 +52,6 @@ QUICK = Plan(
     turn_trials=_trials(6, 3),
     step_trials=_trials(3, 3),
     prompt_trials_per_class=2,
-    bank_scenes_per_class=3,
     revisit_scenes={5: 1, 15: 1},
     endurance_scenes=1,
     endurance_s=(10,),
@@ -68,7 +65,6 @@ THOROUGH = Plan(
     turn_trials=_trials(192, 96),
     step_trials=_trials(96, 96),
     prompt_trials_per_class=32,
-    bank_scenes_per_class=16,
     revisit_scenes={5: 16, 15: 16, 45: 16},
     endurance_scenes=12,
 )

@@ -1,13 +1,16 @@
 """Is a prompt without an image obeyed: village or rooms, day or dusk?
 
-The first frame that a prompt gives is compared, averaged down to thumbnails, with a bank of renders of other
-held-out scenes of all four classes; it is a hit if the nearest one in PSNR has the prompt's class. The same
-judge on rendered first frames instead of generated ones tells how far the judge itself can be trusted
+The first frame that a prompt gives is averaged down to a thumbnail and compared with a bank of renders; it is
+a hit if the nearest one in PSNR has the prompt's class. The bank shows the scenes of the prompts themselves,
+each seed as all four classes (same wall colours, roofs and season), so that only kind and time of day decide.
+Thumbnails are tiny because places and things are free: only the layout of light and colour can agree. The
+same judge on rendered views that are not in the bank tells how far it can be trusted
 (`prompt_accuracy_of_truth`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldwire_training.evaluation.pixels import Picture, nearest, shrink
-from worldwire_training.evaluation.setting import Setting, start_of
+from worldwire_training.evaluation.setting import Setting
 from worldwire_training.evaluation.stages import CLASSES, Stage
 from worldwire_training.evaluation.statistics import share_interval
-from worldwire_training.evaluation.walks import Walk, hold, script
+from worldwire_training.evaluation.walks import Walk
 
-BANK_SEED_OFFSET = 500_000
-PROMPT_SEED_OFFSET = 600_000
-THUMBNAIL = (12, 20)
-LOOKS = 4
-"""Views of each bank scene, a quarter turn apart."""
+SEED_OFFSET = 500_000
+"""From the first scene seed to the seeds of the prompts' scenes: none of them is played elsewhere."""
+
+THUMBNAIL = (3, 5)
+BANK_FRAMES = range(0, 640, 20)
+TRUTH_FRAMES = range(720, 801, 40)
+"""Frames of the policy's walk: every bank view is seconds away from every view of the control."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,15 @@ class Bank:
         return self.classes[nearest(shrink(picture, *THUMBNAIL), self.thumbnails)]
 
 
+@dataclass(frozen=True)
+class Prompted:
+    """One prompt of a class: what it generated, and rendered views of its scene that are not in the bank."""
+
+    wanted: int
+    generated: Picture
+    rendered: Sequence[Picture]
+
+
 def planned_frames(setting: Setting) -> int:
     """Frames to generate."""
     return len(CLASSES) * setting.plan.prompt_trials_per_class
@@ -46,50 +60,42 @@ def planned_frames(setting: Setting) -> int:
 
 def measure(setting: Setting) -> dict[str, Any]:
     """Generates from prompts alone and asks the bank."""
-    bank = _build_bank(setting)
-    generated: list[tuple[int, int]] = []
-    rendered: list[tuple[int, int]] = []
+    prompted: list[Prompted] = []
+    thumbnails: list[Picture] = []
+    classes: list[int] = []
     for number in range(setting.plan.prompt_trials_per_class):
         for wanted, (kind, time_of_day) in enumerate(CLASSES):
-            seed = setting.seeds[0] + PROMPT_SEED_OFFSET + number
-            stage = setting.studio.stage(seed, kind, time_of_day)
-            walk = _standing(stage)
-            _, made = setting.player.begin(walk, None, prompt=stage.prompt("first"), seed=seed)
-            generated.append((wanted, bank.class_of(made)))
-            rendered.append((wanted, bank.class_of(stage.render(walk, [0])[0])))
-    return _summary(generated, rendered, len(bank.classes))
+            stage = setting.studio.stage(setting.seeds[0] + SEED_OFFSET + number, kind, time_of_day)
+            walk = stage.wander(TRUTH_FRAMES[-1] + 1, "first")
+            views = [shrink(picture, *THUMBNAIL) for picture in stage.render(walk, BANK_FRAMES)]
+            thumbnails += views
+            classes += [wanted] * len(views)
+            prompted.append(_prompt(setting, stage, walk, wanted))
+    return _summary(prompted, Bank(np.stack(thumbnails), tuple(classes)))
 
 
-def _standing(stage: Stage) -> Walk:
-    return stage.walk(start_of(stage), script(), "first")
+def _prompt(setting: Setting, stage: Stage, walk: Walk, wanted: int) -> Prompted:
+    _, generated = setting.player.begin(walk, None, prompt=stage.prompt("first"), seed=stage.seed)
+    return Prompted(wanted, generated, list(stage.render(walk, TRUTH_FRAMES)))
 
 
-def _build_bank(setting: Setting) -> Bank:
-    thumbnails, classes = [], []
-    for number in range(setting.plan.bank_scenes_per_class):
-        for index, (kind, time_of_day) in enumerate(CLASSES):
-            stage = setting.studio.stage(setting.seeds[0] + BANK_SEED_OFFSET + number, kind, time_of_day)
-            inputs = script(hold(LOOKS - 1, yaw_deg=90.0 * (LOOKS - 1)))
-            walk = stage.walk(start_of(stage), inputs, "first")
-            thumbnails += [shrink(picture, *THUMBNAIL) for picture in stage.render(walk, range(LOOKS))]
-            classes += [index] * LOOKS
-    return Bank(np.stack(thumbnails), tuple(classes))
-
-
-def _summary(
-    generated: list[tuple[int, int]], rendered: list[tuple[int, int]], bank_size: int
-) -> dict[str, Any]:
-    hits = [wanted == seen for wanted, seen in generated]
-    names = [f"{kind}_{time_of_day}" for kind, time_of_day in CLASSES]
-    table = {name: dict.fromkeys(names, 0) for name in names}
-    for wanted, seen in generated:
-        table[names[wanted]][names[seen]] += 1
+def _summary(prompted: Sequence[Prompted], bank: Bank) -> dict[str, Any]:
+    seen = [(prompt.wanted, bank.class_of(prompt.generated)) for prompt in prompted]
+    hits = [wanted == found for wanted, found in seen]
+    truth = [prompt.wanted == bank.class_of(view) for prompt in prompted for view in prompt.rendered]
     return {
         "prompt_accuracy": round(sum(hits) / len(hits), 4),
-        "prompt_accuracy_of_truth": round(
-            sum(wanted == seen for wanted, seen in rendered) / len(rendered), 4
-        ),
-        "prompt_seen": table,
+        "prompt_accuracy_of_truth": round(sum(truth) / len(truth), 4),
+        "prompt_seen": _confusion(seen),
         "intervals_95": {"prompt_accuracy": share_interval(hits)},
-        "counts": {"prompts": len(hits), "prompt_bank_renders": bank_size},
+        "counts": {"prompts": len(hits), "prompt_bank_renders": len(bank.classes)},
     }
+
+
+def _confusion(seen: Iterable[tuple[int, int]]) -> dict[str, dict[str, int]]:
+    """How often each class looked like which."""
+    names = [f"{kind}_{time_of_day}" for kind, time_of_day in CLASSES]
+    table = {name: dict.fromkeys(names, 0) for name in names}
+    for wanted, found in seen:
+        table[names[wanted]][names[found]] += 1
+    return table
