@@ -72,6 +72,7 @@ def _connect(address: str, timeout_s: float, watch: Callable[[], None], cancelle
         except BusyError:  # it is there, and still loading its world
             if time.monotonic() > loading_deadline_s:
                 raise
-        except ConnectionLostError:
+        except ConnectionLostError as error:
             if time.monotonic() > deadline_s:
-                raise
+                problem = f"no server answered at {address} within {timeout_s:g} s"
+                raise ConnectionLostError(problem, remedy=error.remedy) from error

@@ -276,22 +276,23 @@ def draw_key_cap(
 
 
 def draw_key_strip(target: pygame.Surface, keys: frozenset[str], yaw_deg: float, pitch_deg: float) -> None:
-    """Small WASD caps and a look arrow in the lower left corner: for recordings and contact sheets."""
-    size = max(target.get_height() // 14, 9)
+    """Small WASD caps and a dial for the look in the lower left corner: for recordings and contact sheets."""
+    size = max(target.get_height() // 13, 10)
     gap = max(size // 8, 1)
-    top = target.get_height() - 2 * (size + gap) - gap
+    pitch_px = size + gap
+    top = target.get_height() - 2 * pitch_px - gap
     for name, label, column, row, _ in KEY_CAPS[:4]:
-        box = pygame.Rect(2 * gap + round(column * (size + gap)), top + round(row * (size + gap)), size, size)
+        box = pygame.Rect(2 * gap + round(column * pitch_px), top + round(row * pitch_px), size, size)
         draw_key_cap(target, box, label, held=name in keys)
-    length = math.hypot(yaw_deg, pitch_deg)
-    if length > 0:
-        start = pygame.Vector2(2 * gap + 4.5 * (size + gap), top + size)
-        tip = start + pygame.Vector2(yaw_deg, -pitch_deg) / length * size
-        side = (tip - start).rotate(150) * 0.5
-        pygame.draw.lines(target, ACCENT, False, [start, tip], max(size // 6, 2))
-        pygame.draw.polygon(
-            target, ACCENT, [tip + (tip - start) * 0.25, tip + side, tip + (tip - start).rotate(-150) * 0.5]
-        )
+    center = pygame.Vector2(2 * gap + 4.2 * pitch_px, top + pitch_px)
+    pygame.draw.circle(target, PANEL[:3], center, size)
+    look = pygame.Vector2(yaw_deg, -pitch_deg)
+    if look.length() > 0:
+        look.scale_to_length(size * 0.85)
+        corners = [center + look.rotate(turn) * length for turn, length in COMPASS_ARROW]
+        pygame.draw.polygon(target, ACCENT, corners)
+    else:
+        pygame.draw.circle(target, GREY, center, max(size // 8, 1))
 
 
 def _clock(seconds: float) -> str:

@@ -15,6 +15,7 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import pygame
 
 from worldwire.errors import ConfigError
+from worldwire.inputs import Inputs
 from worldwire.viewer.headless import record_walk
 from worldwire.viewer.hosts import LocalHost, RemoteHost
 from worldwire.viewer.link import Host, Start
@@ -32,19 +33,19 @@ def play(args: Namespace) -> int:
             got="--connect as well",
             remedy="leave one of them out",
         )
-    script = load_script(args.script) if args.script else []
+    script = _script(args.script, args.frames) if args.script else []
     host: Host = RemoteHost(args.connect) if args.connect else LocalHost(_serve_arguments(args))
     start = Start(args.prompt, args.image, args.seed, args.view)
     problem = display_problem()
     with _terminable():
         if problem is not None:
             _say(f"no display ({problem}): recording a scripted walk instead of opening a window")
-            walk = script or load_script("demo")
-            files = record_walk(host, start, fit(walk, args.frames) if args.frames else walk)
+            files = record_walk(host, start, script or _script("demo", args.frames))
             _say(f"video:         {files.video.resolve()}")
             _say(f"contact sheet: {files.sheet.resolve()}")
         else:
-            options = WindowOptions(args.scale, args.frames, args.record, script)
+            frames = None if script else args.frames
+            options = WindowOptions(args.scale, frames, args.record, script)
             Window(host, start, options).run()
     return 0
 
@@ -62,6 +63,11 @@ def display_problem() -> str | None:
     if not chosen and pygame.display.get_driver() in PICTURELESS_DRIVERS:
         return f"SDL found only its driver '{pygame.display.get_driver()}'"
     return None
+
+
+def _script(source: str, frames: int | None) -> list[Inputs]:
+    script = load_script(source)
+    return fit(script, frames) if frames else script
 
 
 def _serve_arguments(args: Namespace) -> list[str]:

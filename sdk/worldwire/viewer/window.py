@@ -17,6 +17,7 @@ from worldwire.viewer.controls import HELP_LINES, Command, Controls
 from worldwire.viewer.hud import AMBER, RED, Card, Hud, HudModel
 from worldwire.viewer.images import to_surface
 from worldwire.viewer.link import Hold, Host, Link, Pause, Start
+from worldwire.viewer.progress import ProgressLine
 from worldwire.viewer.recording import Recorder, new_path
 from worldwire.viewer.state import Phase, ViewerState
 
@@ -56,6 +57,7 @@ class Window:
         self._host, self._options = host, options
         self._state, self._controls = ViewerState(start), Controls()
         self._link = Link(host, start, options.script)
+        self._progress: ProgressLine | None = ProgressLine("loading the world")
         self._recorder: Recorder | None = None
         self._recorded = False
         self._show_hud, self._show_help, self._open = True, False, True
@@ -226,6 +228,7 @@ class Window:
         for event in self._link.take():
             was = state.phase
             state.handle(event, now_s)
+            self._report_progress()
             if state.phase is Phase.LOST and was is not Phase.LOST:
                 self._lost(now_s)
         if state.frame is None and state.info is not None:
@@ -236,6 +239,16 @@ class Window:
         limit = self._options.frames
         if state.done or (limit is not None and state.shown_frames >= limit):
             self._open = False
+
+    def _report_progress(self) -> None:
+        """The terminal's line, until the first picture is there."""
+        if self._progress is None:
+            return
+        if self._state.phase is Phase.CONNECTING:
+            self._progress.wait(self._state.waiting_for)
+        elif self._state.phase is not Phase.STARTING:
+            self._progress.finish("ready" if self._state.phase is Phase.PLAYING else "failed")
+            self._progress = None
 
     def _record(self, frame: Frame, now_s: float) -> None:
         if self._options.record and not self._recorded:
@@ -264,6 +277,7 @@ class Window:
     def _close(self) -> None:
         self._capture(False)
         self._stop_recording(time.monotonic())
+        pygame.display.quit()  # at once, whatever the connection still waits for
         self._link.close()
 
     # -------------------------------------------------------------------------------- to the screen
