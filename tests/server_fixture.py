@@ -17,11 +17,11 @@ LOOPBACK = "tcp://127.0.0.1:0"
 
 
 @contextmanager
-def serving(world: FakeWorld | None = None, **limits) -> Iterator[Server]:
+def serving(world: FakeWorld | None = None, plan: str | None = None, **limits) -> Iterator[Server]:
     """A server that is ready; it is stopped and joined at the end, and must not have failed."""
     ready = threading.Event()
     failure: list[BaseException] = []
-    server = Server(lambda: world or FakeWorld(), LOOPBACK, limits=Limits(**limits))
+    server = Server(lambda: world or FakeWorld(), LOOPBACK, limits=Limits(**limits), plan=plan)
 
     def run() -> None:
         try:

@@ -23,6 +23,7 @@ from worldwire.protocol import (
     Input,
     Open,
     Opened,
+    Pause,
     Ping,
     Pong,
     Reset,
@@ -221,6 +222,15 @@ def test_sessions_take_turns():
             for number, session in enumerate(sessions):
                 counts[number] += len(session.poll_frames(timeout_s=0.01))
         assert min(counts.values()) > 0.7 * max(counts.values())
+
+
+def test_a_pause_is_answered_after_the_step_under_way():
+    with serving(FakeWorld(step_s=0.3)) as server, RawPeer(server.endpoint) as peer:
+        session = open_raw(peer, window=64)
+        assert isinstance(peer.receive(), FrameMessage)
+        peer.send(Pause(request=30, session=session))
+        answers = peer.receive_all(quiet_s=0.5)
+    assert [type(answer) for answer in answers] == [FrameMessage] * 7 + [Done]
 
 
 def test_inputs_out_of_order_are_answered_and_not_played():

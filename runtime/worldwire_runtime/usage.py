@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 
-import torch
+import psutil
 
 GIB = 2**30
 
 
 def peak_memory_gib() -> float:
     """Peak GPU memory over all devices if a GPU is in use, else the peak resident memory of the process."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")  # not imported here: before a world is loaded no GPU is in use
+    if torch is not None and torch.cuda.is_initialized():
         peaks = (torch.cuda.max_memory_reserved(device) for device in range(torch.cuda.device_count()))
         return sum(peaks) / GIB
+    return _peak_resident_bytes() / GIB
+
+
+def _peak_resident_bytes() -> int:
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -31,14 +31,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb. Errors of ours become one message on stderr and exit status 2; Ctrl-C gives 130."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        args = _parser().parse_args(argv)
-        return int(args.run(args))
+        return _run(argv)
     except WorldwireError as error:
         sys.stderr.write(f"worldwire: {error}\n")
         return EXIT_USAGE
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         return EXIT_INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown and not args.takes_anything:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return int(args.run(args))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     for entry in sorted(entry_points(group="worldwire.commands"), key=lambda entry: entry.name):
         command = _load(entry)
         verb = verbs.add_parser(entry.name, help=command.help, description=command.help)
+        verb.set_defaults(takes_anything=False)
         command.configure(verb)
         verb.set_defaults(run=_needs_extra(entry, command.run))
     return parser
@@ -72,7 +80,7 @@ def _absent(name: str, extra: str, error: ModuleNotFoundError) -> Command:
         raise MissingExtraError(f"worldwire {name}", extra) from error
 
     def swallow(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        parser.set_defaults(takes_anything=True)
 
     return Command(f"(needs the extra '{extra}')", swallow, refuse)
 

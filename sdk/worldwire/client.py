@@ -226,7 +226,7 @@ class RemoteSession:
 
     @property
     def frames_per_step(self) -> int:
-        """How many frames the next `step` returns."""
+        """How many frames the next `step` returns; while live, as of `start`."""
         return self._frames_per_step
 
     def reset(
@@ -319,7 +319,7 @@ class RemoteSession:
         self._last_poll_s = time.monotonic()
 
     def pause(self) -> None:
-        """Stops the world; frames of the step under way may still come from `poll_frames`."""
+        """Stops the world after the step under way, whose frames `poll_frames` still returns."""
         self._request(Pause(**self._address()))
         self._window = 0
 

@@ -245,7 +245,7 @@ class Link:
         last_heard = last_beat = time.monotonic()
         try:
             while self._lost is None and not (self._closing and self._outgoing.empty()):
-                ready = dict(poller.poll(min(POLL_MS, self.heartbeat_s * 500)))
+                ready = dict(poller.poll(min(POLL_MS, int(self.heartbeat_s * 500))))
                 if self._monitor in ready:
                     self._watch_connection()
                 if self._socket in ready:

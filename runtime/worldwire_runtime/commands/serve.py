@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worldwire.cli import Command
 from worldwire.protocol import DEFAULT_ADDRESS, Limits
@@ -44,10 +44,14 @@ def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM."""
     from worldwire_runtime.server import Server
     from worldwire_runtime.usage import peak_memory_gib
-    from worldwire_runtime.world import World
+
+    def load() -> Any:
+        from worldwire_runtime.world import World  # takes seconds: only once the address is ours
+
+        return World.load(args.preset, args.device, args.precision)
 
     server = Server(
-        lambda: World.load(args.preset, args.device, args.precision),
+        load,
         args.bind,
         limits=Limits(sessions=args.sessions),
         plan=args.plan,

@@ -195,10 +195,9 @@ class Server:
 
     def _on_request(self, address: bytes, _: Client, message: Any, payload: Any) -> None:
         slot = self._sessions.of(address, message.session)
-        if isinstance(message, (Start, Pause)) and not slot.requests and not self._answering(slot):
-            self._switch(slot, message)
-        else:
-            self._sessions.enqueue(slot, message, payload)
+        if isinstance(message, Pause) and not slot.requests:
+            slot.pause()  # at once; the answer waits for the step under way
+        self._sessions.enqueue(slot, message, payload)
 
     def _on_input(self, address: bytes, _: Client, message: Input, __: Any) -> None:
         self._sessions.of(address, message.session).inputs.add(message)
@@ -233,19 +232,23 @@ class Server:
     # ------------------------------------------------------------------ jobs out
 
     def _give_work(self) -> None:
-        """Gives an idle worker the next job of the session whose turn it is."""
+        """Answers what needs no worker, and gives an idle one the next job of the round robin."""
+        self._switch_all()
         while self._jobs is not None and self._task is None:
             slot = self._sessions.next()
             if slot is None:
                 return
-            message, payload = slot.take_request()
-            if isinstance(message, (Start, Pause)):
-                self._switch(slot, message)
-            else:
-                self._begin(self._jobs, slot, message, payload)
+            self._begin(self._jobs, slot, *slot.take_request())
+            self._switch_all()
+
+    def _switch_all(self) -> None:
+        """Starts and pauses the sessions that ask for it next and that the worker is not at."""
+        for slot in self._sessions:
+            busy = self._task is not None and self._task.slot is slot
+            while not (busy or slot.closing) and isinstance(slot.next_request, (Start, Pause)):
+                self._switch(slot, slot.take_request()[0])
 
     def _switch(self, slot: Slot, message: Start | Pause) -> None:
-        """Starts or pauses live play; needs no worker."""
         try:
             if isinstance(message, Start):
                 slot.start(message.window)
@@ -267,10 +270,6 @@ class Server:
             return
         self._task = Task(slot, message, child, ends=slot.closing or isinstance(message, Close))
         self._worker.submit(job)
-
-    def _answering(self, slot: Slot) -> bool:
-        """Whether the worker is at a request of this session (not at a live step)."""
-        return self._task is not None and self._task.slot is slot and self._task.message is not None
 
     # ------------------------------------------------------------------ what the worker made
 

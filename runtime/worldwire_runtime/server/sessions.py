@@ -64,6 +64,11 @@ class Slot:
         if self.session is not None:
             self.frames_per_step = self.session.frames_per_step
 
+    @property
+    def next_request(self) -> Any:
+        """The oldest request, None if there is none."""
+        return self.requests[0][0] if self.requests else None
+
     def take_request(self) -> tuple[Any, Any]:
         """The oldest request and its payload; nothing for a live step or when the session ends."""
         if self.closing:

@@ -1,0 +1,202 @@
+"""What a player gets: frames per second, milliseconds by stage and action-to-photon latency, over the wire.
+
+`local_server` starts a real server process, `measure` plays in it as a live client does. Nothing is measured
+from inside: a frame counts when the client has it.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from worldwire.api import Frame, WorldInfo
+from worldwire.client import Client, RemoteSession
+from worldwire.errors import ConnectionLostError, MachineError
+
+STAGES: Final = ("camera", "memory", "denoise", "decode", "encode", "transport")
+PERCENTILES: Final = (50, 95, 99)
+WARM_UP_CLIPS: Final = 8
+"""Until past and memory are full and whatever compiles has compiled."""
+DEFAULT_CLIPS: Final = 20
+DEFAULT_SAMPLES: Final = 30
+PATIENCE_S: Final = 300.0
+"""How long a single frame may take, compilation included."""
+START_TIMEOUT_S: Final = 600.0
+TOGGLED_KEY: Final = "forward"
+PLAYED_YAW_DEG: Final = 1.0
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Measurement:
+    """What one run showed. frames_per_second: pictures received a second; stages_ms: mean of a clip."""
+
+    frames_per_second: float = 0.0
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    action_to_photon_ms: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def local_server(options: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """A `worldwire serve` process with these options: its address, and the seconds until it was ready.
+
+    Raises MachineError with the last words of a server that did not start.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready, words = Path(folder) / "ready", Path(folder) / "log"
+        command = [sys.executable, "-m", "worldwire", "serve", "--bind", "tcp://127.0.0.1:0"]
+        begun = time.monotonic()
+        with words.open("w") as log:
+            process = subprocess.Popen(
+                [*command, "--ready-file", str(ready), *options], stdout=log, stderr=log
+            )
+        try:
+            while not ready.exists():
+                if process.poll() is not None or time.monotonic() - begun > START_TIMEOUT_S:
+                    raise MachineError("the server did not start", got=words.read_text().strip()[-1000:])
+                time.sleep(0.01)
+            yield ready.read_text(), time.monotonic() - begun
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def measure(
+    client: Client,
+    *,
+    plan: str | None = None,
+    clips: int = DEFAULT_CLIPS,
+    samples: int = DEFAULT_SAMPLES,
+    warm_up_clips: int = WARM_UP_CLIPS,
+    progress: Progress = lambda *_: None,
+    seed: int = 0,
+) -> Measurement:
+    """Plays live: first for speed, then toggling a key at moments uniform over a clip for the latency."""
+    with client.session(plan=plan) as session:
+        session.reset(seed=seed)
+        later = client.info.frames_per_step
+        warm_up = [session.frames_per_step] + [later] * (warm_up_clips - 1)  # a first clip may be longer
+        session.start()
+        _watch(session, warm_up, lambda done: progress("warm-up", done, warm_up_clips))
+        begun = time.perf_counter()
+        frames = _watch(session, [later] * clips, lambda done: progress("speed", done, clips))
+        elapsed_s = time.perf_counter() - begun
+        result = Measurement(len(frames) / elapsed_s, stage_means_ms(frames, clips))
+        rng, clip_s = random.Random(seed), elapsed_s / clips
+        for number in range(samples):
+            progress("latency", number, samples)
+            latency_ms = _toggle(session, rng.uniform(0, clip_s), held=number % 2 == 1)
+            result.action_to_photon_ms.append(latency_ms)
+        progress("latency", samples, samples)
+    return result
+
+
+def _watch(session: RemoteSession, clips: Sequence[int], report: Callable[[int], None]) -> list[Frame]:
+    """The frames of clips of so many frames each; the player walks and looks around meanwhile."""
+    seen: list[Frame] = []
+    for done, wanted in enumerate(clips):
+        report(done)
+        session.send_input({TOGGLED_KEY}, yaw_deg=PLAYED_YAW_DEG * (-1) ** done)
+        clip: list[Frame] = []
+        while len(clip) < wanted:
+            clip += _poll(session, PATIENCE_S, limit=wanted - len(clip))
+        seen += clip
+    report(len(clips))
+    return seen
+
+
+def _toggle(session: RemoteSession, wait_s: float, held: bool) -> float:
+    """Milliseconds from a change of the key, `wait_s` from now, to the first frame received that shows it."""
+    moment = time.perf_counter() + wait_s
+    while (left_s := moment - time.perf_counter()) > 0:
+        session.poll_frames(timeout_s=left_s)
+    pressed = time.perf_counter()
+    seq = session.send_input({TOGGLED_KEY} if held else ())
+    while not any(frame.ack >= seq for frame in _poll(session, PATIENCE_S)):
+        pass
+    return (time.perf_counter() - pressed) * 1000
+
+
+def _poll(session: RemoteSession, timeout_s: float, limit: int | None = None) -> list[Frame]:
+    frames = session.poll_frames(timeout_s, limit)
+    if not frames:
+        raise ConnectionLostError(f"no frame came in {timeout_s:g} s", remedy="look at the server's log")
+    return frames
+
+
+def stage_means_ms(frames: Sequence[Frame], clips: int) -> dict[str, float]:
+    """Milliseconds that each stage takes in a clip, on average."""
+    return {stage: sum(frame.timings_ms.get(stage, 0.0) for frame in frames) / clips for stage in STAGES}
+
+
+def report(
+    measurement: Measurement, info: WorldInfo, startup_s: float, peak_memory_gib: float, preset: str
+) -> dict[str, Any]:
+    """The JSON of `worldwire bench`. What the server does not tell of itself is null."""
+    latencies = np.percentile(measurement.action_to_photon_ms, PERCENTILES)
+    told = {name: info.extra.get(name) for name in ("attention", "precision", "vae_pruning", "steps")}
+    return {
+        "fps": round(measurement.frames_per_second, 3),
+        "stages_ms": {stage: round(value, 3) for stage, value in measurement.stages_ms.items()},
+        "action_to_photon_ms": {
+            f"p{percent}": round(float(value), 1)
+            for percent, value in zip(PERCENTILES, latencies, strict=True)
+        },
+        "startup_s": round(startup_s, 2),
+        "peak_memory_gib": round(peak_memory_gib, 3),
+        "device": info.extra.get("device"),
+        "gpus": info.extra.get("gpus"),
+        "preset": preset,
+        "resolution": f"{info.height}x{info.width}",
+        "clip_plan": info.extra.get("clip_plan"),
+        **told,
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that runs, with "-dirty" if it was changed; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def table(result: dict[str, Any]) -> str:
+    """The same for people."""
+    stages = "  ".join(f"{stage} {value:.1f}" for stage, value in result["stages_ms"].items())
+    photon = "  ".join(f"{name} {value:.0f}" for name, value in result["action_to_photon_ms"].items())
+    rows = {
+        "preset": f"{result['preset']}, {result['resolution']}, {result['steps']} steps",
+        "clip plan, latents": "  ".join(
+            f"{name} {count}" for name, count in (result["clip_plan"] or {}).items()
+        ),
+        "device": f"{result['device']}, {result['precision']}, attention {result['attention']}",
+        "frames per second": f"{result['fps']:.2f}",
+        "ms per clip": stages,
+        "action to photon, ms": photon,
+        "start-up": f"{result['startup_s']:.1f} s",
+        "peak memory": f"{result['peak_memory_gib']:.2f} GiB",
+        "commit": result["commit"] or "not in a checkout",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()) + "\n"

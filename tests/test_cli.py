@@ -1,0 +1,126 @@
+"""The command: its verbs, its errors in one line, the doctor, and serve from the shell."""
+
+import importlib.metadata
+import socket
+
+import pytest
+from fake_world import FakeWorld
+from server_fixture import serving
+
+from worldwire import cli
+from worldwire.cli import Command, main
+from worldwire.commands import doctor
+from worldwire.errors import MachineError
+
+
+class FakeEntry:
+    """An entry point whose module lacks a package."""
+
+    def __init__(self, name: str, extras: list[str], missing: str = "torch"):
+        self.name, self.extras, self.value, self._missing = name, extras, f"somewhere:{name}", missing
+
+    def load(self) -> Command:
+        raise ModuleNotFoundError(f"No module named {self._missing!r}", name=self._missing)
+
+
+def test_help_lists_every_verb(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--help"])
+    assert exit_info.value.code == 0
+    text = capsys.readouterr().out
+    for entry in importlib.metadata.entry_points(group="worldwire.commands"):
+        assert f" {entry.name} " in text
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert importlib.metadata.version("worldwire") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fly"], ["serve", "--wings", "2"], ["serve", "--sessions", "many"]]
+)
+def test_unknown_verbs_and_options_exit_with_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    assert "usage: worldwire" in capsys.readouterr().err
+
+
+def test_a_verb_without_its_extra_names_it(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "entry_points", lambda **_: [FakeEntry("train", ["training"])])
+    assert main(["train", "--anything"]) == 2
+    assert "pip install 'worldwire[training]'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "needs the extra 'training'" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    entry = FakeEntry("doctor", [])
+    monkeypatch.setattr(entry, "load", lambda: Command("stops", lambda _: None, interrupt), raising=False)
+    monkeypatch.setattr(cli, "entry_points", lambda **_: [entry])
+    assert main(["doctor"]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_serve_on_a_taken_port_is_one_line_before_anything_loads(capsys):
+    with serving(FakeWorld()) as server:
+        assert main(["serve", "--bind", server.endpoint]) == 2
+    said = capsys.readouterr().err
+    assert "is taken" in said
+    assert "--bind" in said
+    assert "Traceback" not in said
+
+
+def test_serve_beyond_this_machine_needs_a_word(capsys):
+    assert main(["serve", "--bind", "tcp://0.0.0.0:0"]) == 2
+    assert "--insecure" in capsys.readouterr().err
+
+
+def test_serve_names_an_unknown_preset(capsys):
+    assert main(["serve", "--bind", "tcp://127.0.0.1:0", "--preset", "atlantis"]) == 2
+    assert "atlantis" in capsys.readouterr().err
+
+
+def test_the_doctor_looks_at_everything(capsys):
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    for subject in (
+        "python",
+        "worldwire",
+        "runtime",
+        "play",
+        "training",
+        "cpu",
+        "gpu",
+        "display",
+        "egl",
+        "weights",
+        "port",
+    ):
+        assert f" {subject} " in said
+    for line in said.splitlines():
+        assert line.startswith("OK  ") or "->" in line
+
+
+def test_the_doctor_sees_a_taken_port(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(doctor, "PORT", taken.getsockname()[1])
+        finding = doctor.port()
+    assert not finding.ok
+    assert "--bind" in str(finding)
+
+
+def test_the_doctor_fails_only_without_what_everything_needs(monkeypatch):
+    monkeypatch.setattr(
+        doctor, "findings", lambda: [doctor.Finding("numpy", False, "absent", "install it", needed=True)]
+    )
+    with pytest.raises(MachineError, match="install it"):
+        doctor.run(None)
