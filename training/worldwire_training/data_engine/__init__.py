@@ -1,4 +1,4 @@
-"""Procedural 3-D worlds, rendered headless: scenes, exploring players and episodes with exact ground truth."""
+"""Procedural 3-D worlds, rendered headless: scenes, exploring players, episodes with exact ground truth."""
 
 from worldwire_training.data_engine.episode import Episode, record_episode
 from worldwire_training.data_engine.prompts import prompt_vocabulary

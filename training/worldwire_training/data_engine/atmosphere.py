@@ -13,7 +13,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Atmosphere:
-    """Light of a scene. Directions are (x, up, z); colours are sRGB except the lights, which are linear gains."""
+    """Light of a scene. Directions are (x, up, z); colours are sRGB, the three lights are linear gains."""
 
     to_sun: tuple[float, float, float]
     sun_light: Colour

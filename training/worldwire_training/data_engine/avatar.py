@@ -49,8 +49,8 @@ def avatar_vertices(coat: Colour, hat: Colour) -> NDArray[Any]:
 def avatar_track(player: Array) -> Array:
     """How the figure stands in each frame, [F, 4]: x, z (m), yaw (radians), swing of the limbs (radians).
 
-    player: [F, 5] x, y, z (m), yaw, pitch (degrees). The limbs swing with the way walked and come to rest when
-    the player stands.
+    player: [F, 5] x, y, z (m), yaw, pitch (degrees). The limbs swing with the way walked and come to rest
+    when the player stands.
     """
     steps = np.hypot(*np.diff(player[:, [0, 2]], axis=0, prepend=player[:1, [0, 2]]).T)
     phase, share = np.cumsum(steps) * STRIDE_RAD_PER_M, 0.0

@@ -1,14 +1,16 @@
 """Renders many episodes with several processes into plain arrays, for training beside a graphics card.
 
-    python -m worldwire_training.data_engine.bulk --episodes 4096 --frames 161 --workers 14 --out /dev/shm/episodes
+    python -m worldwire_training.data_engine.bulk --episodes 4096 --workers 14 --out /dev/shm/episodes
 
-Every worker writes `worker-KK.frames.npy` (u8 [n, F, H, W, 3]), `.keys.npy`, `.look.npy`, `.c2w.npy`, and, when it has
-finished, `.json` (prompts, views, kinds, times of day, seeds). A disk format to keep is `worldwire data generate`'s.
+Every worker writes `worker-KK.frames.npy` (u8 [n, F, H, W, 3]), `.keys.npy`, `.look.npy`, `.c2w.npy`, and,
+when it has finished, `.json` (prompts, views, kinds, times of day, seeds). `worldwire data generate` writes
+the format to keep.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import multiprocessing
@@ -76,12 +78,12 @@ def generate(
     samples: int = 4,
     view: str | None = None,
 ) -> float:
-    """Renders the episodes of seeds first_seed .. first_seed + episodes - 1; returns frames per second overall."""
+    """Renders the episodes of seeds from first_seed on; returns frames per second overall."""
     out.mkdir(parents=True, exist_ok=True)
     edges = np.linspace(first_seed, first_seed + episodes, workers + 1).astype(int)
     jobs = [
         BulkJob(k, range(a, b), frames, *size, samples, view, out)
-        for k, (a, b) in enumerate(zip(edges, edges[1:], strict=False))
+        for k, (a, b) in enumerate(itertools.pairwise(edges))
         if b > a
     ]
     start = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,11 @@ WALL_AHEAD = np.array([0.0, 0.33, 0.66, 1.0])
 class Episode:
     """What one player did and saw.
 
-    frames: u8 [F, H, W, 3]. keys: bool [F, 6] in the order of `worldwire.inputs.KEYS`. look_deg: f32 [F, 2] turn of
-    each frame (yaw + right, pitch + up). Action f leads to frame f; action 0 is neutral.
-    c2w: f64 [F, 4, 4] camera-to-world in scene coordinates (metres, OpenCV axes). player: f64 [F, 5] x, y, z, yaw, pitch,
-    or None for real captures. intrinsics: fx, fy, cx, cy in pixels.
+    frames: u8 [F, H, W, 3]. keys: bool [F, 6] in the order of `worldwire.inputs.KEYS`. look_deg: f32 [F, 2],
+    the turn of each frame (yaw + right, pitch + up). Action f leads to frame f; action 0 is neutral.
+    c2w: f64 [F, 4, 4] camera-to-world in scene coordinates (metres, OpenCV axes). player: f64 [F, 5] x, y, z,
+    yaw, pitch, or None for real captures. intrinsics: fx, fy, cx, cy in pixels. actions_known: False for
+    captures without a log of keys and mouse; their keys and look_deg are zeros.
     """
 
     frames: NDArray[np.uint8]
@@ -55,6 +56,7 @@ class Episode:
     frames_per_second: float
     scene_seed: int | None = None
     policy: str | None = None
+    actions_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def cameras(player: Array, view: str, motion: MotionModel) -> Array:
 
 
 def plan_walk(scene: Scene, rng: np.random.Generator, frames: int, view: str) -> Walk:
-    """A walk of this many frames that keeps moving, seldom faces a wall, and leaves a third-person camera room."""
+    """A walk that keeps moving, seldom faces a wall, and leaves a third-person camera room."""
     best, best_fault = None, np.inf
     for attempt in range(ATTEMPTS if view == "first" else 3 * ATTEMPTS):
         walk = _try_walk(scene, rng, frames, view, attempt)
@@ -176,8 +178,6 @@ def _start(scene: Scene, rng: np.random.Generator, view: str, attempt: int) -> A
 
 def _face_open(player: Player, rng: np.random.Generator) -> None:
     """Turns a new player towards the most open of a few directions."""
-    from dataclasses import replace
-
     turns = rng.uniform(-180, 180, 5)
     reach = np.linspace(0.8, 6.0, 8)
     points = [[player.ahead(float(d), float(turn)) for d in reach] for turn in turns]

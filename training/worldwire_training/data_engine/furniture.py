@@ -1,4 +1,4 @@
-"""The things that stand in rooms, as low-poly meshes; each returns its footprint and its phrase in a prompt."""
+"""The things that stand in rooms, low-poly; each returns its footprint and its phrase in a prompt."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ COLOURS: dict[str, Colour] = {
 WOODS: tuple[Colour, ...] = ((0.55, 0.36, 0.21), (0.68, 0.47, 0.28), (0.40, 0.25, 0.16), (0.86, 0.83, 0.78))
 TALL = ("wardrobe", "shelf")
 INDOOR_SKY_SHARE = {"day": (0.98, 0.96, 0.92), "dusk": (0.30, 0.27, 0.34)}
+SUN_GAIN = 1.25
 INDOOR_GROUND_SHARE = {"day": (0.72, 0.66, 0.58), "dusk": (0.20, 0.16, 0.18)}
 
 Footprint = tuple[float, float, str]
@@ -52,12 +53,12 @@ STYLES = (
 
 def indoors(air: Atmosphere, time_of_day: str) -> Atmosphere:
     """The atmosphere with what walls leave of the sky's light."""
-    sun = tuple(1.25 * c for c in air.sun_light)
+    red, green, blue = air.sun_light
     return dataclasses.replace(
         air,
         sky_light=INDOOR_SKY_SHARE[time_of_day],
         ground_light=INDOOR_GROUND_SHARE[time_of_day],
-        sun_light=sun,
+        sun_light=(red * SUN_GAIN, green * SUN_GAIN, blue * SUN_GAIN),
     )
 
 
@@ -118,10 +119,10 @@ def table(mesh: Mesh, place: Place, rng: np.random.Generator, lamp: int) -> Foot
         for z in (-1, 1):
             leg = place.at(x * (width / 2 - 0.08), 0, z * (depth / 2 - 0.08))
             mesh.add(box(0.08, 0.70, 0.08), tint(wood, 0.85), place=leg, lamp=lamp)
-    name, colour = pick_colour(rng)
-    for x in (-0.25, 0.25):
+    _, colour = pick_colour(rng)
+    for share in (-0.25, 0.25):
         for turn in (0, 180):
-            _seat(mesh, place.at(0, 0, 0, turn).at(x * width, 0, -depth / 2 - 0.05), colour, lamp)
+            _seat(mesh, place.at(0, 0, 0, turn).at(share * width, 0, -depth / 2 - 0.05), colour, lamp)
     bowl, normals = frustum(0.13, 0.1, 10, 1.5)
     mesh.add(bowl, (0.92, 0.90, 0.86), place=place.at(0, 0.77, 0), normals=normals, lamp=lamp, ao=1.0)
     fruit, normals = ellipsoid(0.16, 0.09, 0.16, 1)
@@ -237,7 +238,7 @@ def floor_lamp(mesh: Mesh, place: Place, rng: np.random.Generator, lamp: int) ->
     return 0.5, 0.5, f"a {name} lamp"
 
 
-def ceiling_lamp(mesh: Mesh, place: Place, height: float, lit: bool, rng: np.random.Generator) -> None:
+def ceiling_lamp(mesh: Mesh, place: Place, height: float, lit: bool) -> None:
     """A lamp on a cord; it is what lights the room at night."""
     mesh.add(box(0.03, 0.45, 0.03), (0.2, 0.2, 0.2), place=place.at(0, height - 0.45, 0), ao=1.0)
     shade, normals = frustum(0.24, 0.2, 12, 0.4)

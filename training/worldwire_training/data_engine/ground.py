@@ -1,7 +1,7 @@
 """The ground as painted layers: a base, decals on it, soft shade under things, pools of lamp light.
 
-The renderer paints them once per scene into a mipmapped texture, sun shadows included: near detail stays soft,
-far detail cannot shimmer, and a ground pixel costs one texture read.
+The renderer paints them once per scene into a mipmapped texture, sun shadows included: near detail stays
+soft, far detail cannot shimmer, and a ground pixel costs one texture read.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class GroundPaint:
         soft: float = 0.7,
     ) -> None:
         """Keeps sky light away around the foot of a thing."""
-        corner = min(half) if round_ else min(min(half), 0.1)
+        corner = min(half) if round_ else min(*half, 0.1)
         self.lights.append(
             (
                 (x, z, *half),

@@ -21,7 +21,8 @@ Triangles = NDArray[np.float64]
 VERTEX = np.dtype(
     [("position", "<f4", 3), ("normal_ao", "u1", 4), ("colour_glow", "u1", 4), ("kind", "u1", 4)]
 )
-"""One vertex: world position, normal (128 + 127 n) and ambient visibility (/255), sRGB and glow (/255), (material, lamp, limb, 0)."""
+"""One vertex: world position; normal (128 + 127 n) and ambient visibility (/255); sRGB and glow (/255);
+(material, lamp, limb, 0)."""
 
 VERTEX_FORMAT = "3f4 4f1 4f1 4u1"
 FOOT_HEIGHT_M = 0.7
@@ -41,7 +42,7 @@ class Material(IntEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a primitive goes: a position (x, up, z), a turn about the vertical (degrees, + right) and a size."""
+    """Where a primitive goes: a position (x, up, z) and a turn about the vertical (degrees, + right)."""
 
     x: float = 0.0
     up: float = 0.0
@@ -214,7 +215,7 @@ def _unit_sphere(level: int) -> Triangles:
 
 
 def ellipsoid(width: float, height: float, depth: float, level: int = 1) -> tuple[Triangles, Array]:
-    """A smooth blob about the origin with these half sizes, and its normals; level 1 has 32 triangles, 2 128."""
+    """A smooth blob about the origin with these half sizes, and its normals; 8 * 4**level triangles."""
     unit, half = _unit_sphere(level), np.array([width, height, depth])
     normals = unit / half
     return unit * half, normals / np.linalg.norm(normals, axis=-1, keepdims=True)

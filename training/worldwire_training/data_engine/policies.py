@@ -1,7 +1,7 @@
 """How players explore: behaviours as generators of inputs, and mixtures of them.
 
-A behaviour yields the inputs of one frame and finds the player moved when it goes on. Behaviours that come back
-(loops, out-and-back, pans, full turns) are frequent: they are what memory is trained on.
+A behaviour yields the inputs of one frame and finds the player moved when it goes on. Behaviours that come
+back (loops, out-and-back, pans, full turns) are frequent: they are what memory is trained on.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def heading_error_deg(player: Player, target: Array) -> float:
 # --- behaviours ---------------------------------------------------------------------------------------------
 
 
-def turn_by(player: Player, hand: Hand, angle_deg: float, keys: frozenset[str] = frozenset()) -> Behaviour:
+def turn_by(hand: Hand, angle_deg: float, keys: frozenset[str] = frozenset()) -> Behaviour:
     """Turns by an angle exactly, other keys held."""
     left = angle_deg
     while abs(left) > 1e-6:
@@ -89,7 +89,7 @@ def turn_by(player: Player, hand: Hand, angle_deg: float, keys: frozenset[str] =
 
 def face(player: Player, hand: Hand, target: Array) -> Behaviour:
     """Turns on the spot towards a place."""
-    yield from turn_by(player, hand, heading_error_deg(player, target))
+    yield from turn_by(hand, heading_error_deg(player, target))
 
 
 def walk_to(player: Player, hand: Hand, target: Array) -> Behaviour:
@@ -103,19 +103,19 @@ def walk_to(player: Player, hand: Hand, target: Array) -> Behaviour:
         yield Inputs(frozenset(keys), yaw_deg=turn + (hand.wobble() if keys else 0.0))
 
 
-def walk_ahead(player: Player, frames: int, keys: frozenset[str], turn_deg: float = 0.0) -> Behaviour:
+def walk_ahead(frames: int, keys: frozenset[str], turn_deg: float = 0.0) -> Behaviour:
     """Holds keys at a constant turn."""
     for _ in range(frames):
         yield Inputs(keys, yaw_deg=turn_deg)
 
 
-def idle(player: Player, hand: Hand) -> Behaviour:
+def idle(hand: Hand) -> Behaviour:
     """Stands for a moment."""
     for _ in range(int(hand.rng.integers(3, 10))):
         yield Inputs()
 
 
-def glance(player: Player, hand: Hand, keys: frozenset[str] = frozenset()) -> Behaviour:
+def glance(hand: Hand, keys: frozenset[str] = frozenset()) -> Behaviour:
     """Looks up or down and back."""
     pitch = hand.rng.uniform(8, 24) * (1 if hand.rng.random() < 0.5 else -1)
     frames = int(hand.rng.integers(6, 14))
@@ -124,56 +124,56 @@ def glance(player: Player, hand: Hand, keys: frozenset[str] = frozenset()) -> Be
             yield Inputs(keys, pitch_deg=direction * pitch / frames)
 
 
-def pan(player: Player, hand: Hand) -> Behaviour:
+def pan(hand: Hand) -> Behaviour:
     """Looks aside and back, perhaps to the other side too."""
     angle = hand.rng.uniform(25, 110) * (1 if hand.rng.random() < 0.5 else -1)
-    yield from turn_by(player, hand, angle)
+    yield from turn_by(hand, angle)
     if hand.rng.random() < 0.5:
-        yield from turn_by(player, hand, -2 * angle)
-        yield from turn_by(player, hand, angle)
+        yield from turn_by(hand, -2 * angle)
+        yield from turn_by(hand, angle)
     else:
-        yield from turn_by(player, hand, -angle)
+        yield from turn_by(hand, -angle)
 
 
-def full_turn(player: Player, hand: Hand) -> Behaviour:
+def full_turn(hand: Hand) -> Behaviour:
     """Once round on the spot."""
-    yield from turn_by(player, hand, 360.0 if hand.rng.random() < 0.5 else -360.0)
+    yield from turn_by(hand, 360.0 if hand.rng.random() < 0.5 else -360.0)
 
 
-def strafe(player: Player, hand: Hand) -> Behaviour:
+def strafe(hand: Hand) -> Behaviour:
     """Sideways and back."""
     side, other = ("left", "right") if hand.rng.random() < 0.5 else ("right", "left")
     frames = int(hand.rng.integers(6, 20))
     for key in (side, other):
-        yield from walk_ahead(player, frames, frozenset({key}))
+        yield from walk_ahead(frames, frozenset({key}))
 
 
-def reverse(player: Player, hand: Hand) -> Behaviour:
+def reverse(hand: Hand) -> Behaviour:
     """Backwards and forwards again."""
     frames = int(hand.rng.integers(8, 28))
     for key in ("back", "forward"):
-        yield from walk_ahead(player, frames, frozenset({key}))
+        yield from walk_ahead(frames, frozenset({key}))
 
 
-def circle(player: Player, hand: Hand) -> Behaviour:
+def circle(hand: Hand) -> Behaviour:
     """A round walk at a constant turn that ends where it began."""
     frames = int(hand.rng.integers(100, 150))
     turn = 360.0 / frames * (1 if hand.rng.random() < 0.5 else -1)
-    yield from walk_ahead(player, frames, frozenset({"forward"}), turn)
+    yield from walk_ahead(frames, frozenset({"forward"}), turn)
 
 
-def out_and_back(player: Player, hand: Hand) -> Behaviour:
+def out_and_back(hand: Hand) -> Behaviour:
     """Walks out along a bend, turns round, and walks the same bend back to where it began."""
     frames, turn = int(hand.rng.integers(16, 50)), hand.rng.uniform(-1.2, 1.2)
     if hand.rng.random() < 0.4:
         turn = 0.0
     about = 180.0 if hand.rng.random() < 0.5 else -180.0
     forward = frozenset({"forward"})
-    yield from walk_ahead(player, frames, forward, turn)
-    yield from turn_by(player, hand, about)
-    yield from walk_ahead(player, frames, forward, -turn)
+    yield from walk_ahead(frames, forward, turn)
+    yield from turn_by(hand, about)
+    yield from walk_ahead(frames, forward, -turn)
     if hand.rng.random() < 0.6:
-        yield from turn_by(player, hand, -about)
+        yield from turn_by(hand, -about)
 
 
 def route(player: Player, hand: Hand, count: int, come_back: bool) -> Behaviour:
@@ -249,31 +249,31 @@ def come_and_go(player: Player, hand: Hand) -> Behaviour:
     """Routes out and the same way back, or a bend out and back."""
     while True:
         if hand.rng.random() < 0.45:
-            yield from out_and_back(player, hand)
+            yield from out_and_back(hand)
         else:
             yield from route(player, hand, int(hand.rng.integers(1, 3)), come_back=True)
 
 
-def look_round(player: Player, hand: Hand) -> Behaviour:
+def look_round(_: Player, hand: Hand) -> Behaviour:
     """Stands and turns: pans and full turns, a few steps between."""
-    acts: tuple[Callable[[Player, Hand], Behaviour], ...] = (pan, full_turn, pan, reverse, strafe, glance)
+    acts: tuple[Callable[[Hand], Behaviour], ...] = (pan, full_turn, pan, reverse, strafe, glance)
     while True:
-        yield from acts[int(hand.rng.integers(len(acts)))](player, hand)
+        yield from acts[int(hand.rng.integers(len(acts)))](hand)
 
 
-def rounds(player: Player, hand: Hand) -> Behaviour:
+def rounds(_: Player, hand: Hand) -> Behaviour:
     """Round walks."""
     while True:
-        yield from circle(player, hand)
+        yield from circle(hand)
 
 
-def keys_only(player: Player, hand: Hand) -> Behaviour:
+def keys_only(_: Player, hand: Hand) -> Behaviour:
     """No turning at all."""
-    acts: tuple[Callable[[Player, Hand], Behaviour], ...] = (strafe, reverse)
+    acts: tuple[Callable[[Hand], Behaviour], ...] = (strafe, reverse)
     while True:
         if hand.rng.random() < 0.5:
-            yield from walk_ahead(player, int(hand.rng.integers(10, 30)), frozenset({"forward"}))
-        yield from acts[int(hand.rng.integers(2))](player, hand)
+            yield from walk_ahead(int(hand.rng.integers(10, 30)), frozenset({"forward"}))
+        yield from acts[int(hand.rng.integers(2))](hand)
 
 
 def play(player: Player, hand: Hand) -> Behaviour:
@@ -284,11 +284,11 @@ def play(player: Player, hand: Hand) -> Behaviour:
 
 def _aside(player: Player, hand: Hand) -> Behaviour:
     """Something short between two routes."""
-    acts: tuple[Callable[[Player, Hand], Behaviour], ...] = (pan, strafe, idle, glance, reverse, pan)
+    acts: tuple[Callable[[Hand], Behaviour], ...] = (pan, strafe, idle, glance, reverse, pan)
     if hand.rng.random() < 0.5:
-        yield from acts[int(hand.rng.integers(len(acts)))](player, hand)
+        yield from acts[int(hand.rng.integers(len(acts)))](hand)
     elif next_point(player, hand, [player.place()]) is None:
-        yield from turn_by(player, hand, float(hand.rng.uniform(60, 180)))
+        yield from turn_by(hand, float(hand.rng.uniform(60, 180)))
 
 
 MIXTURES: dict[str, tuple[Callable[[Player, Hand], Behaviour], float]] = {

@@ -25,7 +25,7 @@ ROOF_OVERHANG_M = 0.35
 
 @dataclass(frozen=True)
 class HouseLook:
-    """Size (metres) and colours of a house. turned: the ridge runs along the front. lamp: what lights it at night."""
+    """Size (metres) and colours of a house. turned: its ridge runs along the front. lamp: its light."""
 
     width: float
     depth: float
@@ -40,7 +40,8 @@ class HouseLook:
 
 def tint(colour: Colour, gain: float) -> Colour:
     """The colour, lighter or darker."""
-    return tuple(min(1.0, c * gain) for c in colour)  # type: ignore[return-value]
+    red, green, blue = (min(1.0, c * gain) for c in colour)
+    return red, green, blue
 
 
 def house(mesh: Mesh, place: Place, look: HouseLook, rng: np.random.Generator) -> None:
@@ -139,7 +140,7 @@ def _timbers(mesh: Mesh, place: Place, look: HouseLook, wall_height: float) -> N
 def tree(
     mesh: Mesh, place: Place, rng: np.random.Generator, style: str, leaves: Colour, pine_colour: Colour
 ) -> tuple[float, float]:
-    """A tree of the village's style, now and then of another; returns the radius that stops a player, and of its crown."""
+    """A tree of the style, now and then of another; returns the radius that stops players and the crown's."""
     if rng.random() < 0.2:
         style = str(rng.choice(["pines", "oaks"]))
     size = rng.uniform(0.8, 1.25)
@@ -349,7 +350,10 @@ def windmill(mesh: Mesh, place: Place, wall: Colour, roof: Colour, lit: bool, tu
     for i in range(4):
         angle = math.radians(turn_deg + 90 * i)
         cos, sin = math.cos(angle), math.sin(angle)
-        for sail, colour in ((box(0.16, 4.2, 0.1), WOOD), (box(0.9, 3.1, 0.05) + (0.5, 0.9, 0), TRIM)):
+        for sail, colour in (
+            (box(0.16, 4.2, 0.1), WOOD),
+            (box(0.9, 3.1, 0.05) + np.array([0.5, 0.9, 0]), TRIM),
+        ):
             turned = sail.copy()
             turned[..., 0] = sail[..., 0] * cos - sail[..., 1] * sin
             turned[..., 1] = sail[..., 0] * sin + sail[..., 1] * cos

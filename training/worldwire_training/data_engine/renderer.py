@@ -1,7 +1,7 @@
 """Renders a scene from any camera poses, headless, many frames between two read-backs.
 
-Each frame is drawn into its own stripe of one tall multisampled target; row 0 of the picture comes first in memory,
-so nothing is flipped. What does not depend on the camera (sky, ground, sun shadows) is painted once per scene.
+Each frame is drawn into its own stripe of one tall multisampled target; row 0 of the picture comes first in
+memory, so nothing is flipped. What no camera changes (sky, ground, sun shadows) is painted once per scene.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from worldwire_training.data_engine.scene import Scene
 
 Array = NDArray[np.float64]
 Images = NDArray[np.uint8]
+Program = Any  # a moderngl.Program: its stubs give every member the type of all kinds of members
 
 DEFAULT_FOV_DEG = 80.0
 NEAR_M, FAR_M = 0.08, 420.0
@@ -34,6 +35,7 @@ SUN_SOFTNESS_M = 0.05
 SOFTWARE_BATCH, HARDWARE_BATCH = 8, 32
 VERTEX_NAMES = ("position", "normal_ao", "colour_glow", "kind")
 PADDING = {"3f4": "12x", "4f1": "4x", "4u1": "4x"}
+EGL: dict[str, Any] = {"require": 330, "backend": "egl"}
 MESA_PACKAGES = "libegl1 libgl1-mesa-dri"
 TEXTURE_UNITS = {"ground": 0, "sky": 1, "shadow": 2, "paint": 3, "lights": 4}
 SHADERS = Path(__file__).parent / "shaders"
@@ -44,7 +46,7 @@ class _SceneOnCard:
     """What the card keeps of the scene shown last."""
 
     scene: Scene
-    surfaces: list[tuple[moderngl.Program, moderngl.VertexArray, int, int]]  # and first vertex, number of vertices
+    surfaces: list[tuple[Program, moderngl.VertexArray, int, int]]  # and first vertex, number of vertices
     avatar: moderngl.VertexArray
     kept: list[Any]
 
@@ -56,8 +58,8 @@ class _SceneOnCard:
 class Renderer:
     """Pictures of scenes; one OpenGL context, for use by one thread.
 
-    height, width: pixels. samples: 4 for smooth edges, 1 for none. intrinsics: another camera than the default
-    (80 degrees across, square pixels); its size must be height x width.
+    height, width: pixels. samples: 4 for smooth edges, 1 for none. intrinsics: another camera than the
+    default (80 degrees across, square pixels); its size must be height x width.
     Raises MachineError when the machine has no EGL, with the packages that bring it.
     """
 
@@ -130,7 +132,7 @@ class Renderer:
         self._sky_quad = self._context.vertex_array(self._sky, [])
         self._blob_quad = self._context.vertex_array(self._blob, [])
 
-    def _program(self, vertex: str, fragment: str | None = None, defines: str = "") -> moderngl.Program:
+    def _program(self, vertex: str, fragment: str | None = None, defines: str = "") -> Program:
         program = self._context.program(
             vertex_shader=_source(f"{vertex}.vert", defines),
             fragment_shader=_source(f"{fragment or vertex}.frag", defines),
@@ -170,7 +172,7 @@ class Renderer:
 
     def _surface_arrays(
         self, scene: Scene, vertices: moderngl.Buffer
-    ) -> list[tuple[moderngl.Program, moderngl.VertexArray, int, int]]:
+    ) -> list[tuple[Program, moderngl.VertexArray, int, int]]:
         """For each material of the scene its program, and where its vertices lie."""
         edges = np.searchsorted(scene.vertices["kind"][:, 0], range(len(Material) + 1)).tolist()
         surfaces = []
@@ -257,7 +259,8 @@ class Renderer:
             context.enable_only(moderngl.BLEND)
             one, zero = moderngl.ONE, moderngl.ZERO
             over = (moderngl.SRC_ALPHA, moderngl.ONE_MINUS_SRC_ALPHA, zero, one)
-            context.blend_func = (one, one, zero, moderngl.SRC_ALPHA) if lighting else over
+            blend: Any = (one, one, zero, moderngl.SRC_ALPHA) if lighting else over
+            context.blend_func = blend
             buffer = context.buffer(decals.tobytes())
             quads = context.vertex_array(
                 program, [(buffer, DECAL_FORMAT, "place", "shape", "colour", "accent")]
@@ -311,28 +314,25 @@ class Renderer:
         return self._pixels[:rows].reshape(count, self.height, self.width, 4)[..., :3]
 
 
-def _attributes(program: moderngl.Program) -> tuple[str, ...]:
+def _attributes(program: Program) -> tuple[str, ...]:
     """The vertex format and the names of what a program reads; what its compiler dropped becomes padding."""
     names = [name if name in program else None for name in VERTEX_NAMES]
-    parts = [
-        part if name else PADDING[part]
-        for part, name in zip(VERTEX_FORMAT.split(), names, strict=True)
-    ]
+    parts = [part if name else PADDING[part] for part, name in zip(VERTEX_FORMAT.split(), names, strict=True)]
     return (" ".join(parts), *(name for name in names if name))
 
 
 def create_context() -> moderngl.Context:
     """A headless OpenGL context. Raises MachineError with the remedy when EGL is missing."""
     try:
-        return moderngl.create_standalone_context(require=330, backend="egl")
+        return moderngl.create_standalone_context(**EGL)
     except Exception as error:  # glcontext raises bare Exceptions of many texts
         vendors = os.environ.get("__EGL_VENDOR_LIBRARY_FILENAMES", "unset")
         raise MachineError(
             "no headless OpenGL context could be made",
             expected="EGL with OpenGL 3.3 (a graphics card's driver, or Mesa's llvmpipe)",
             got=f"{error} (__EGL_VENDOR_LIBRARY_FILENAMES is {vendors})",
-            remedy=f"without a card: apt-get install {MESA_PACKAGES}; with an NVIDIA card: install libegl1 and set "
-            "__EGL_VENDOR_LIBRARY_FILENAMES to the driver's 10_nvidia.json",
+            remedy=f"without a card: apt-get install {MESA_PACKAGES}; with an NVIDIA card: libegl1, and "
+            "__EGL_VENDOR_LIBRARY_FILENAMES=the driver's 10_nvidia.json",
         ) from error
 
 

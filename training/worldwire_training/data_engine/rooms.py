@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -293,8 +294,8 @@ def _wall_panel(
     cuts_x = sorted({-half, -half + shade, half - shade, half, *(x for hole in openings for x in hole[:2])})
     cuts_y = sorted({0.0, shade, HEIGHT_M - shade, HEIGHT_M, *(y for hole in openings for y in hole[2:])})
     pieces = []
-    for x0, x1 in zip(cuts_x, cuts_x[1:], strict=False):
-        for y0, y1 in zip(cuts_y, cuts_y[1:], strict=False):
+    for x0, x1 in itertools.pairwise(cuts_x):
+        for y0, y1 in itertools.pairwise(cuts_y):
             x, y = (x0 + x1) / 2, (y0 + y1) / 2
             if not any(a < x < b and c < y < d for a, b, c, d in openings):
                 pieces.append(quad((x0, y0, 0), (x1, y0, 0), (x1, y1, 0), (x0, y1, 0)))
@@ -313,8 +314,8 @@ def _ceiling(plan: Plan, room: Room) -> None:
     zs = np.array([-depth / 2, -depth / 2 + 0.7, depth / 2 - 0.7, depth / 2])
     pieces = [
         quad((x0, HEIGHT_M, z0), (x1, HEIGHT_M, z0), (x1, HEIGHT_M, z1), (x0, HEIGHT_M, z1))
-        for x0, x1 in zip(xs, xs[1:], strict=False)
-        for z0, z1 in zip(zs, zs[1:], strict=False)
+        for x0, x1 in itertools.pairwise(xs)
+        for z0, z1 in itertools.pairwise(zs)
     ]
     triangles = np.concatenate(pieces)
     inner = np.minimum(width / 2 - np.abs(triangles[..., 0]), depth / 2 - np.abs(triangles[..., 2])) / 0.7
@@ -335,7 +336,7 @@ def _furnish(plan: Plan, room: Room, index: int) -> None:
         plan.paint.pool(x, z, 3.6, tuple(0.75 * c for c in warmth))  # type: ignore[arg-type]
     else:
         plan.lamps.append((0.0,) * 8)
-    furniture.ceiling_lamp(plan.mesh, Place(x, 0, z), HEIGHT_M, plan.lit, rng)
+    furniture.ceiling_lamp(plan.mesh, Place(x, 0, z), HEIGHT_M, plan.lit)
     style = furniture.STYLES[(index + int(rng.integers(2))) % len(furniture.STYLES)]
     _middle(plan, room, style)
     for name in style.along_walls:
@@ -468,7 +469,7 @@ def _finish(seed: int, plan: Plan, floor_name: str) -> Scene:
 
 
 def _meeting_points(plan: Plan, solids: Solids) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Doorways and free places in every room [n, 2], and which of them lie in the room that the prompt is about."""
+    """Doorways and free places [n, 2], and which of them lie in the room that the prompt is about."""
     points = sorted({spot for room in plan.rooms for spot in room.doors})
     for room in plan.rooms:
         x, z = plan.rng.uniform((room.x0, room.z0), (room.x1, room.z1), (40, 2)).T

@@ -425,7 +425,7 @@ class _HillShape:
     """Height of the land round the village: zero inside, rolling outside."""
 
     def __init__(self, rng: np.random.Generator):
-        self.phases, self.amplitude = rng.uniform(0, 2 * math.pi, 3), rng.uniform(7, 15)
+        self.phases, self.amplitude = rng.uniform(0, 2 * math.pi, 3), rng.uniform(12, 24)
 
     def __call__(self, x: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.float64]:
         distance, azimuth = np.hypot(x, z), np.arctan2(x, z)
@@ -465,7 +465,7 @@ def _hill_mesh(plan: Plan, heights: _HillShape) -> None:
 
 def _forest(plan: Plan, heights: _HillShape) -> None:
     rng = plan.rng
-    count = int(rng.integers(60, 120))
+    count = int(rng.integers(90, 150))
     centre = rng.uniform(0, 2 * math.pi, 5)
     for _ in range(count):
         azimuth = centre[int(rng.integers(5))] + rng.normal(0, 0.35)
