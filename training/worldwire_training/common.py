@@ -60,8 +60,7 @@ class Ranks:
         if cuda:
             torch.cuda.set_device(place)
         if world_size > 1 and not dist.is_initialized():
-            options = {"device_id": place} if cuda else {}
-            dist.init_process_group("nccl" if cuda else "gloo", **options)
+            dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
         return cls(rank, world_size, place)
 
     @property

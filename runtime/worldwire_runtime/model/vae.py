@@ -128,8 +128,8 @@ class Stream:
     """What a pass over one chunk of frames takes from the chunks before it and leaves for those after it.
 
     `past` None is the start of a session. Layers take and keep in the order in which they run, so that
-    `kept` is the `past` of the next chunk: a plain list of tensors [frames, B, C, H, W]. With `keep` False
-    nothing is kept: a pass over a whole video.
+    `kept` is the `past` of the next chunk: a plain list of contiguous tensors [frames, B, H, W, C], whose
+    layout survives being saved. With `keep` False nothing is kept: a pass over a whole video.
     """
 
     def __init__(self, batch: int, past: Sequence[Tensor] | None = None, keep: bool = True) -> None:
@@ -142,11 +142,13 @@ class Stream:
     def extend(self, x: Tensor, frames: int) -> Tensor:
         """Frames [T * B, C, H, W] behind this layer's last `frames` input frames; just `x` at the start."""
         if not self.at_start:
-            x = torch.cat([self._past[len(self.kept)].flatten(0, 1).to(x.dtype), x])
+            x = torch.cat([self._past[len(self.kept)].flatten(0, 1).movedim(3, 1).to(x.dtype), x])
         if self._keep:
+            last = self.pad_front(x, frames * self.batch)[-frames * self.batch :].movedim(1, 3)
             # A copy: a view would keep the whole chunk alive and be saved with it.
-            last = self.pad_front(x, frames * self.batch)[-frames * self.batch :].clone()
-            self.kept.append(last.unflatten(0, (frames, self.batch)))
+            self.kept.append(
+                last.clone(memory_format=torch.contiguous_format).unflatten(0, (frames, self.batch))
+            )
         return x
 
     @staticmethod
@@ -164,7 +166,7 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int, int]) -> None:
         super().__init__(inputs, outputs, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]
         """[T * B, C, H, W] to [T * B, C', H, W]."""
         length = x.shape[0]
         if self.kernel_size[0] > 1:
@@ -179,7 +181,7 @@ class CausalConv3d(nn.Conv3d):
         out = self._tap(x[-length:], taps - 1, self.bias)
         for lag in range(1, used):
             start = x.shape[0] - length - lag * batch
-            out = out + self._tap(x[start : start + length], taps - 1 - lag)
+            out += self._tap(x[start : start + length], taps - 1 - lag)
         return out
 
     def strided(self, x: Tensor, stream: Stream) -> Tensor:
@@ -190,7 +192,7 @@ class CausalConv3d(nn.Conv3d):
         parts = [x[tap : tap + 2 * outputs - 1 : 2].flatten(0, 1) for tap in range(taps)]
         out = self._tap(parts[0], 0, self.bias)
         for tap in range(1, taps):
-            out = out + self._tap(parts[tap], tap)
+            out += self._tap(parts[tap], tap)
         return out
 
     def _tap(self, x: Tensor, tap: int, bias: Tensor | None = None) -> Tensor:
@@ -206,7 +208,8 @@ class ChannelNorm(nn.Module):
         self.silu = silu
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + NORM_EPSILON)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+        scale = torch.rsqrt(length.square() / x.shape[1] + NORM_EPSILON)
         x = x * scale.to(x.dtype) * self.gamma.view(-1, 1, 1).to(x.dtype)
         return F.silu(x) if self.silu else x
 
@@ -303,21 +306,22 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         if self.time_conv is not None:
-            x = self._double_rate_from_start(x, stream) if stream.at_start else self._double_rate(x, stream)
+            double = self._double_rate_from_start if stream.at_start else self._double_rate
+            x = double(x, stream, self.time_conv)
         return self.resample["1"](F.interpolate(x, scale_factor=2.0))
 
-    def _double_rate(self, x: Tensor, stream: Stream) -> Tensor:
+    def _double_rate(self, x: Tensor, stream: Stream, time_conv: CausalConv3d) -> Tensor:
         """The two halves of the channels are consecutive frames: T frames to 2T."""
-        first, second = self.time_conv(x, stream).chunk(2, dim=1)
+        first, second = time_conv(x, stream).chunk(2, dim=1)
         pairs = zip(first.split(stream.batch), second.split(stream.batch), strict=True)
         return torch.cat([frame for pair in pairs for frame in pair])
 
-    def _double_rate_from_start(self, x: Tensor, stream: Stream) -> Tensor:
+    def _double_rate_from_start(self, x: Tensor, stream: Stream, time_conv: CausalConv3d) -> Tensor:
         """The session's first latent gives one frame: T frames to 2T - 1."""
         if not self._skip_first:
-            return self._double_rate(x, stream)[stream.batch :]
+            return self._double_rate(x, stream, time_conv)[stream.batch :]
         first, later = x[: stream.batch], x[stream.batch :]
-        return torch.cat([first, self._double_rate(later, stream)])
+        return torch.cat([first, self._double_rate(later, stream, time_conv)])
 
 
 def fold_average(x: Tensor, batch: int, outputs: int, frames: int, cells: int) -> Tensor:

@@ -1,0 +1,55 @@
+"""The decoder stream: pixels, saving, branching, and a logged fall-back without a compiler."""
+
+import logging
+
+import pytest
+import torch
+
+from worldwire.errors import StateError
+from worldwire_runtime import decoder as decoder_module
+from worldwire_runtime.decoder import Decoder, DecoderStream
+from worldwire_runtime.model.vae import VAE, VAEConfig
+
+
+@pytest.fixture(scope="module")
+def vae() -> VAE:
+    torch.manual_seed(0)
+    return VAE(VAEConfig(dim=4, dec_dim=4, z_dim=6, num_res_blocks=1, decoder_res_blocks=1)).eval()
+
+
+def test_pixels_are_the_vae_frames(vae: VAE):
+    latents = torch.randn(3, 6, 2, 3)
+    pixels = DecoderStream(Decoder(vae)).decode(latents)
+    with torch.inference_mode():
+        frames, _ = vae.decode(latents.transpose(0, 1)[None])
+    assert pixels.shape == (9, 32, 48, 3)
+    expected = ((frames[0].permute(1, 2, 3, 0) + 1) * 127.5).round().to(torch.uint8)
+    assert (pixels == expected.numpy()).all()
+
+
+def test_saved_and_copied_streams_continue_bit_for_bit(vae: VAE):
+    decoder = Decoder(vae)
+    stream = DecoderStream(decoder)
+    assert stream.state() == {}
+    assert stream.decode(torch.randn(1, 6, 2, 2)).shape[0] == 1
+    saved = {name: tensor.contiguous().clone() for name, tensor in stream.state().items()}
+    copied, restored = stream.copy(), DecoderStream(decoder)
+    restored.load_state(saved)
+    following = torch.randn(2, 6, 2, 2)
+    stream.decode(torch.randn(1, 6, 2, 2))
+    first, second = copied.decode(following), restored.decode(following)
+    assert first.shape[0] == 8
+    assert (first == second).all()
+
+
+def test_a_state_of_something_else_is_a_typed_error(vae: VAE):
+    with pytest.raises(StateError, match="does not fit"):
+        DecoderStream(Decoder(vae)).load_state({"00": torch.zeros(1)})
+
+
+def test_without_a_compiler_it_says_so_and_runs(vae: VAE, monkeypatch, caplog):
+    monkeypatch.setattr(decoder_module, "compiler_missing", lambda: "there is no C++ compiler")
+    with caplog.at_level(logging.WARNING):
+        decoder = Decoder(vae, compiled=True)
+    assert "no C++ compiler" in caplog.text
+    assert DecoderStream(decoder).decode(torch.randn(1, 6, 2, 2)).shape == (1, 32, 32, 3)
