@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from worldwire.api import WorldInfo
-from worldwire.errors import BusyError, StateError, WorldwireError
+from worldwire.errors import BusyError, ProtocolError, StateError, WorldwireError
 from worldwire.protocol import (
     STATE_LOADING,
     STATE_READY,
@@ -163,7 +163,7 @@ class Server:
     def _handle(self, address: bytes, client: Client, message: Message, payload: Any) -> None:
         handler = self._handlers.get(type(message))
         if handler is None:
-            raise StateError(f"a server does not take {message.kind!r}")
+            raise ProtocolError(f"a server does not take {message.kind!r}")
         if not client.greeted and not isinstance(message, (Hello, Status, Ping, Bye)):
             raise StateError(
                 f"{message.kind!r} came before `hello`",
