@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldwire_runtime.model.attention import Context, KeyValue, RMSNorm, attend
+from worldwire_runtime.model.attention import Context, KeyValue, RMSNorm, attend, linear_of
 from worldwire_runtime.model.config import ActionConfig
 from worldwire_runtime.model.rope import Rotary, action_rotary, rotate
 
@@ -118,7 +118,7 @@ class ActionModule(nn.Module):
 
     def prepare(self, windows: ActionWindows) -> ActionClip:
         """What the actions of a clip contribute, whatever the latents are."""
-        first, width = self.mouse_mlp[0], self.config.img_hidden_size
+        first, width = linear_of(self.mouse_mlp, 0), self.config.img_hidden_size
         flat = windows.mouse.flatten(2).to(first.weight.dtype)
         mouse_hidden = F.linear(flat, first.weight[:, width:], first.bias)[:, :, None]
         keys = self.keyboard_embed(windows.keyboard.to(first.weight.dtype)).flatten(2)
@@ -141,10 +141,9 @@ class ActionModule(nn.Module):
     def _mouse(
         self, x: Tensor, clip: ActionClip, context: int, past: KeyValue | None
     ) -> tuple[Tensor, KeyValue]:
-        first, *rest = self.mouse_mlp
-        hidden = F.linear(x.to(clip.mouse_hidden.dtype), first.weight[:, : x.shape[-1]]) + clip.mouse_hidden
-        for layer in rest:
-            hidden = layer(hidden)
+        token_weight = linear_of(self.mouse_mlp, 0).weight[:, : x.shape[-1]]
+        hidden = F.linear(x.to(clip.mouse_hidden.dtype), token_weight) + clip.mouse_hidden
+        hidden = self.mouse_mlp[1:](hidden)
         query, key, value = self._split(self.t_qkv(hidden), 3)
         rotary = Rotary(*(table[:, None] for table in clip.mouse_rotary))
         query = rotate(self.img_attn_q_norm(query), rotary).to(value.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,11 @@ class RMSNorm(nn.Module):
         x = x.float()
         x = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps)
         return x * self.weight if self.apply_weight else x
+
+
+def linear_of(layers: nn.Sequential, index: int) -> nn.Linear:
+    """The linear layer at a place of a sequence whose weights are needed apart from its call."""
+    return cast(nn.Linear, layers[index])
 
 
 def layer_norm(x: Tensor, eps: float) -> Tensor:

@@ -7,8 +7,9 @@ The prediction is v = noise - data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from worldwire.errors import ConfigError, StateError
 from worldwire_runtime.model.action import build_windows
-from worldwire_runtime.model.attention import layer_norm
+from worldwire_runtime.model.attention import layer_norm, linear_of
 from worldwire_runtime.model.blocks import MODULATIONS, Block, BlockCache, BlockClip
 from worldwire_runtime.model.config import PATCH, DiTConfig
 from worldwire_runtime.model.rope import Rotary, trunk_rotary
@@ -131,18 +132,16 @@ class DiT(nn.Module):
         """
         self._check(cond)
         grid = _grid(cond.plucker)
-        times = [part if part.ndim == 2 else part[None] for part in (cond.memory_times, cond.window_times)]
-        batch = max(part.shape[0] for part in times)
-        times = torch.cat([part.expand(batch, -1) for part in times], dim=1)
+        times = _all_times(cond)
         config = self.config
         rotary = trunk_rotary(times, grid, config.num_heads, config.head_dim, config.sigma_theta)
         camera = self._embed_camera(cond)
-        text = self.text_embedding(cond.text.to(self.text_embedding[0].weight.dtype))
+        text = self.text_embedding(cond.text.to(linear_of(self.text_embedding, 0).weight.dtype))
         windows = None
         if config.action_config is not None:
             memory = cond.memory_times.shape[-1]
             windows = build_windows(cond.keyboard, cond.mouse, memory, config.action_config)
-        return PreparedClip(tuple(block.prepare(camera, text, windows) for block in self.blocks), rotary)
+        return PreparedClip(tuple(block.prepare(camera, text, windows) for block in self._blocks()), rotary)
 
     def forward(self, latents: Tensor, timestep: Tensor, prepared: PreparedClip, context: int = 0) -> Tensor:
         """Velocities [B, C, F - context, h, w] of the latents after the first `context` ones.
@@ -155,7 +154,7 @@ class DiT(nn.Module):
         time = self._embed_time(timestep, latents.shape[2])
         x = self._embed_latents(latents)
         hidden = context if self.config.attention == "cached" else 0
-        for block, clip in zip(self.blocks, prepared.blocks, strict=True):
+        for block, clip in zip(self._blocks(), prepared.blocks, strict=True):
             x, _ = block(x, time.blocks, clip, prepared.rotary, context=hidden)
         return self._velocity(x[:, context:], time.head[:, context:], latents)
 
@@ -177,10 +176,10 @@ class DiT(nn.Module):
         time = self._embed_time(latents.new_zeros(1, 1, dtype=torch.float32), 1).blocks
         x = self._embed_latents(latents)
         caches = []
-        for block, block_clip in zip(self.blocks[:-1], clip.blocks[:-1], strict=True):
+        for block, block_clip in zip(self._blocks()[:-1], clip.blocks[:-1], strict=True):
             x, cache = block(x, time, block_clip, clip.rotary)
             caches.append(cache)
-        caches.append(self.blocks[-1].context_keys(x, time, clip.blocks[-1], clip.rotary))
+        caches.append(self._blocks()[-1].context_keys(x, time, clip.blocks[-1], clip.rotary))
         return ContextCache(tuple(caches), context)
 
     def denoise(self, noisy: Tensor, timestep: Tensor, prepared: PreparedClip, cache: ContextCache) -> Tensor:
@@ -189,9 +188,12 @@ class DiT(nn.Module):
         self._check_latents(noisy, clip.latents)
         time = self._embed_time(timestep, noisy.shape[2])
         x = self._embed_latents(noisy)
-        for block, block_clip, past in zip(self.blocks, clip.blocks, cache.blocks, strict=True):
+        for block, block_clip, past in zip(self._blocks(), clip.blocks, cache.blocks, strict=True):
             x, _ = block(x, time.blocks, block_clip, clip.rotary, past=past)
         return self._velocity(x, time.head, noisy)
+
+    def _blocks(self) -> Sequence[Block]:
+        return cast(Sequence[Block], self.blocks)
 
     def _embed_latents(self, latents: Tensor) -> Tensor:
         """[B, C, F, h, w] to tokens [B, F, N, d] in the latents' data type."""
@@ -213,9 +215,9 @@ class DiT(nn.Module):
         exponents = torch.arange(half, dtype=torch.float64, device=timestep.device) / half
         angles = timestep.double().unflatten(1, (latents, -1))[..., None] * TIME_PERIOD**-exponents
         sinusoid = torch.cat((angles.cos(), angles.sin()), dim=-1).float()
-        embedding = linear_float32(self.time_embedding[0], sinusoid)
-        embedding = linear_float32(self.time_embedding[2], F.silu(embedding))
-        six = linear_float32(self.time_projection[1], F.silu(embedding))
+        embedding = linear_float32(linear_of(self.time_embedding, 0), sinusoid)
+        embedding = linear_float32(linear_of(self.time_embedding, 2), F.silu(embedding))
+        six = linear_float32(linear_of(self.time_projection, 1), F.silu(embedding))
         return TimeSignal(embedding, six.unflatten(-1, (MODULATIONS, -1)))
 
     def _velocity(self, x: Tensor, time: Tensor, latents: Tensor) -> Tensor:
@@ -248,6 +250,15 @@ def linear_float32(linear: nn.Linear, x: Tensor) -> Tensor:
     """A small linear layer in float32, whatever the weights' type and autocast say."""
     with torch.autocast(x.device.type, enabled=False):
         return F.linear(x.float(), linear.weight.float(), linear.bias.float())
+
+
+def _all_times(cond: ClipConditions) -> Tensor:
+    """Rotary times [1 or B, M + W] of memory and window."""
+    memory, window = (
+        times.unsqueeze(0) if times.ndim == 1 else times for times in (cond.memory_times, cond.window_times)
+    )
+    batch = max(memory.shape[0], window.shape[0])
+    return torch.cat((memory.expand(batch, -1), window.expand(batch, -1)), dim=1)
 
 
 def _grid(cells: Tensor) -> tuple[int, int]:

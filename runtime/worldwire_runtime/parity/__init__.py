@@ -19,6 +19,7 @@ from torch import Tensor
 
 from worldwire.errors import DataError
 from worldwire_runtime.parity import camera, dit, scheduler, text, vae
+from worldwire_runtime.parity.camera import CHOICES
 
 CASES_FILE = "cases.json"
 KINDS = {"dit": dit, "vae": vae, "text": text, "scheduler": scheduler, "camera": camera}
@@ -28,8 +29,6 @@ NETWORK_TOLERANCE = 1e-4
 EXACT_TOLERANCE = 1e-5
 OVERLAP_TOLERANCE = 1e-3
 SAME_CHOICE = 0.0
-
-CHOICES = ("memory_query_frames", "memory_selected", "memory_slots")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,12 @@ from worldwire.camera import Intrinsics
 from worldwire_runtime.camera import released
 from worldwire_runtime.camera.frustum import exact_overlap
 from worldwire_runtime.conditioning import FRAMES_PER_LATENT, latent_of_frame, released_plucker
-from worldwire_runtime.parity.common import relative_error
+from worldwire_runtime.parity.common import relative_error, share_different
 
 INTRINSICS_NAME = re.compile(r"intrinsics_(\d+)x(\d+)")
+
+# Outputs that name frames: the same ones or not.
+CHOICES = ("memory_query_frames", "memory_selected", "memory_slots")
 
 # The official exact overlap compares frusta of square pixels, without a near plane.
 EXACT_INTRINSICS = Intrinsics(fx=640, fy=640, cx=640, cy=360, height=720, width=1280)
@@ -31,7 +34,10 @@ def run(spec: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, float]:
     c2w = released.extrinsics(poses)
     ours = {"poses": poses, "extrinsics": c2w, **_intrinsics(tensors), **_plucker(spec, tensors, c2w)}
     ours |= _retrieval(tensors, c2w)
-    errors = {name: relative_error(value, tensors[name]) for name, value in ours.items()}
+    errors = {
+        name: (share_different if name in CHOICES else relative_error)(value, tensors[name])
+        for name, value in ours.items()
+    }
     if "overlap_exact_approx" in tensors:
         exact = tensors["overlap_exact_approx"][:, 0]
         errors["overlap_exact"] = relative_error(_exact_overlaps(tensors, c2w), exact)

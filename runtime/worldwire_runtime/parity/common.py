@@ -27,3 +27,10 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
     size = float(reference.norm())
     error = float((ours - reference).norm()) / size if size else float(ours.norm())
     return error if math.isfinite(error) else math.inf
+
+
+def share_different(ours: Tensor, reference: Tensor) -> float:
+    """The share of entries that are not the same; infinite when the shapes differ."""
+    if ours.shape != reference.shape:
+        return math.inf
+    return float((ours != reference).double().mean())

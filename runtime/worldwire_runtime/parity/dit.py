@@ -43,8 +43,12 @@ def _conditions(spec: Mapping[str, Any], tensors: Mapping[str, Tensor], config: 
     return ClipConditions(
         text=padded,
         plucker=tensors["in.plucker"].transpose(1, 2),
-        keyboard=released_padding(tensors["in.keyboard"], config.action_config),
-        mouse=released_padding(tensors["in.mouse"], config.action_config),
+        keyboard=_padded(tensors["in.keyboard"], config),
+        mouse=_padded(tensors["in.mouse"], config),
         memory_times=torch.tensor(spec["memory_latent_idx"] or [], dtype=torch.int64),
         window_times=torch.arange(*spec["predict_latent_idx"]),
     )
+
+
+def _padded(actions: Tensor, config: DiTConfig) -> Tensor:
+    return released_padding(actions, config.action_config) if config.action_config else actions
