@@ -11,12 +11,12 @@ GIB = 2**30
 
 def peak_memory_gib() -> float:
     """Peak GPU memory over all devices if a GPU is in use, else the peak resident memory of the process."""
-    # Not imported here: before a world is loaded no GPU is in use, and another thread may be importing it now.
+    # Not imported here: before a world is loaded no GPU is in use. Another thread may be importing it now.
     torch = sys.modules.get("torch")
     is_initialized = getattr(getattr(torch, "cuda", None), "is_initialized", None)
     if torch is not None and is_initialized is not None and is_initialized():
         peaks = (torch.cuda.max_memory_reserved(device) for device in range(torch.cuda.device_count()))
-        return sum(peaks) / GIB
+        return float(sum(peaks)) / GIB
     return _peak_resident_bytes() / GIB
 
 

@@ -50,8 +50,7 @@ class LocalServer:
             return
         raise ConnectionLostError(
             f"the local server ended with status {status}",
-            got="\n".join(["", *self.log_tail()]),
-            remedy="start it by hand to see more: worldwire serve",
+            got="\n".join(self.log_tail()) or "no word from it",
         )
 
     def log_tail(self, lines: int = LOG_TAIL_LINES) -> list[str]:

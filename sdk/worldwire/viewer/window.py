@@ -264,9 +264,9 @@ class Window:
         self._stop_recording(now_s)
         error = self._state.error
         assert error is not None
-        log.warning("%s", error)
         if self._state.frame is None or self._options.script or self._options.frames is not None:
             raise error
+        log.warning("%s", error)
 
     def _reconnect(self) -> None:
         self._link.close()
