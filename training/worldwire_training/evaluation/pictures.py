@@ -82,7 +82,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 KEY_SIZE, KEY_GAP, PAD = 14, 2, 6
 KEY_CELLS: Final = {"forward": ("W", 1, 0), "left": ("A", 0, 1), "back": ("S", 1, 1), "right": ("D", 2, 1)}
-KEY_UP: Final = (0, 0, 0, 90)
+KEY_UP: Final = (0, 0, 0, 120)
 KEY_DOWN: Final = (255, 255, 255, 230)
 LOOK_RADIUS = 14
 FULL_LOOK_DEG = 4.0

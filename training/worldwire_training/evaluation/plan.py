@@ -36,11 +36,11 @@ ALL_SCENES = 10**9
 DEFAULT = Plan(
     "default",
     quality_scenes=ALL_SCENES,
-    wrong_action_scenes=12,
-    turn_trials=_trials(48, 24),
-    step_trials=_trials(24, 12),
+    wrong_action_scenes=8,
+    turn_trials=_trials(48, 18),
+    step_trials=_trials(18, 12),
     prompt_trials_per_class=8,
-    revisit_scenes={5: 4, 15: 3, 45: 2},
+    revisit_scenes={5: 3, 15: 2, 45: 2},
     endurance_scenes=2,
 )
 """With 32 scenes about 11,000 generated frames: under 20 minutes at the 12 frames a second of 2 CPU cores."""
