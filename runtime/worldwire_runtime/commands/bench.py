@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="name of a preset, or a folder with a model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
+    parser.add_argument("--compile", action="store_true", help="fuse the networks")
     parser.add_argument("--plan", help="clip plan: low-latency or paper (default: the preset's)")
     parser.add_argument(
         "--clips", type=int, default=LEAST_CLIPS, help="clips for the speed (default %(default)s)"
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     options = ["--preset", args.preset, "--device", args.device, "--precision", args.precision]
     options += ["--plan", args.plan] if args.plan else []
+    options += ["--compile"] if args.compile else []
     with local_server(options) as (address, startup_s), connect(address) as client, Bar() as bar:
         measurement = measure(
             client, plan=args.plan, clips=args.clips, samples=args.samples, progress=bar.show

@@ -28,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
+    parser.add_argument(
+        "--compile", action="store_true", help="fuse the networks: a slow first start, then faster frames"
+    )
     parser.add_argument("--plan", help="clip plan of sessions that name none: low-latency or paper")
     parser.add_argument(
         "--sessions", type=int, default=Limits().sessions, help="sessions at once (default %(default)s)"
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     def load() -> Any:
         from worldwire_runtime.world import World  # takes seconds: only once the address is ours
 
-        return World.load(args.preset, args.device, args.precision)
+        return World.load(args.preset, args.device, args.precision, compiled=args.compile)
 
     server = Server(
         load,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import zmq
 
 from worldwire.errors import MachineError
-from worldwire.protocol import HEARTBEAT_S, LIVENESS_S, encode
+from worldwire.protocol import encode
 from worldwire.schema import Message
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class Router:
         self._wake_in.setblocking(False)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
+        # No ZMTP heartbeats: with a full queue and a peer that went away, libzmq 4.3.5 aborts the process when
+        # it sends one (libzmq issue 4364). The pings of the protocol do that work.
         for option, value in {
             zmq.ROUTER_MANDATORY: 1,  # tells when a client is gone, instead of dropping in silence
             zmq.MAXMSGSIZE: max_message_bytes,
             zmq.SNDHWM: QUEUED_MESSAGES,
             zmq.RCVHWM: QUEUED_MESSAGES,
             zmq.LINGER: LINGER_MS,
-            zmq.HEARTBEAT_IVL: int(HEARTBEAT_S * 1000),
-            zmq.HEARTBEAT_TIMEOUT: int(LIVENESS_S * 1000),
         }.items():
             self._socket.setsockopt(option, value)
         self._bind(address)
