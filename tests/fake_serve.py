@@ -6,7 +6,7 @@ python tests/fake_serve.py --bind tcp://127.0.0.1:5555 [--fail] [--step-seconds 
 import argparse
 import sys
 
-from fakes import FakeWorld
+from fakes import SceneWorld
 
 from worldwire.viewer.guarded import end_with_stdin
 from worldwire_runtime.commands.serve import serve_until_stopped
@@ -20,4 +20,4 @@ parser.add_argument("--fail", action="store_true", help="end as a server does th
 args = parser.parse_args()
 if args.fail:
     sys.exit("worldwire: unknown preset; got: 'colossal'")
-serve_until_stopped(Server(lambda: FakeWorld(args.step_seconds), args.bind), None)
+serve_until_stopped(Server(lambda: SceneWorld(step_s=args.step_seconds), args.bind), None)

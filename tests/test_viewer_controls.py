@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fakes import FakeWorld
+from fakes import SceneWorld
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -222,7 +222,7 @@ class TestScript:
         assert sum(inputs.yaw_deg for inputs in demo if not inputs.keys) == pytest.approx(180)
 
     def test_walk_steps_through_a_session_whose_steps_do_not_divide_it(self):
-        session = FakeWorld().session()
+        session = SceneWorld().session()
         session.reset()
         script = fit(load_script("demo"), 21)
         walked = list(walk(session, script))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import INFO, FakeWorld
+from fakes import INFO, SceneWorld
 
 from worldwire import Inputs
 from worldwire.errors import ConnectionLostError, ImageError
@@ -27,12 +27,12 @@ from worldwire.viewer.recording import (  # noqa: E402
 
 
 def walked_state(frames: int = 40) -> ViewerState:
-    session = FakeWorld().session()
+    session = SceneWorld().session()
     state = ViewerState(Start(image="meadow"))
-    state.handle(Opened(session.info), 0.0)
+    state.handle(Opened(INFO), 0.0)
     state.handle(Started(Start(image="meadow"), session.reset()), 0.0)
     now_s = 0.0
-    while session._state["index"] < frames:
+    while session._index < frames:
         state.handle(Arrived(tuple(session.step(Inputs({"forward"}, yaw_deg=1.0)))), now_s)
         for _ in range(60):
             now_s += 1 / 60
@@ -126,8 +126,8 @@ class TestState:
 
     def test_latency_counts_when_the_frame_is_shown(self):
         state = ViewerState(Start())
-        session = FakeWorld().session()
-        state.handle(Opened(session.info), 0.0)
+        session = SceneWorld().session()
+        state.handle(Opened(INFO), 0.0)
         state.handle(Started(Start(), session.reset()), 0.0)
         state.advance(0.0)
         state.handle(Sent(7, 1.0), 1.0)
