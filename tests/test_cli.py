@@ -87,6 +87,11 @@ def test_serve_names_an_unknown_preset(capsys):
     assert "atlantis" in capsys.readouterr().err
 
 
+def test_serve_needs_room_for_a_session(capsys):
+    assert main(["serve", "--sessions", "0"]) == 2
+    assert "1 or more" in capsys.readouterr().err
+
+
 def test_the_doctor_looks_at_everything(capsys):
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldwire.cli import Command
+from worldwire.errors import ConfigError
 from worldwire.protocol import DEFAULT_ADDRESS, Limits
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM."""
     from worldwire_runtime.server import Server
     from worldwire_runtime.usage import peak_memory_gib
+
+    if args.sessions < 1:
+        raise ConfigError("--sessions is too small", expected="1 or more", got=str(args.sessions))
 
     def load() -> Any:
         from worldwire_runtime.world import World  # takes seconds: only once the address is ours

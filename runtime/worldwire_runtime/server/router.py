@@ -35,8 +35,8 @@ class Router:
         self._wake_in.setblocking(False)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
-        # No ZMTP heartbeats: with a full queue and a peer that went away, libzmq 4.3.5 aborts the process when
-        # it sends one (libzmq issue 4364). The pings of the protocol do that work.
+        # No ZMTP heartbeats: with a full queue and a peer that went away, libzmq 4.3.5 aborts the process
+        # when it sends one (libzmq issue 4364). The pings of the protocol do that work.
         for option, value in {
             zmq.ROUTER_MANDATORY: 1,  # tells when a client is gone, instead of dropping in silence
             zmq.MAXMSGSIZE: max_message_bytes,
