@@ -118,8 +118,8 @@ def _draw_look(draw: Draw, x: float, y: float, inputs: Inputs) -> None:
 
 # ------------------------------------------------------------------------------------------ moving picture
 
-GIF_FRAMES_PER_SECOND = 8
-GIF_COLOURS = (128, 96, 64, 48, 32)
+GIF_FRAMES_PER_SECOND = 16
+GIF_COLOURS = (256, 128, 96, 64, 48, 32)
 GIF_MAX_BYTES = 3 * 10**6
 PALETTE_FRAMES = 6
 
