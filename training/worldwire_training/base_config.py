@@ -13,7 +13,7 @@ from worldwire_training.base_model import NoiseConfig
 from worldwire_training.clip_sampler import DropRates, Shape
 from worldwire_training.common import config_from_dict
 
-Compile = Literal["none", "static", "dynamic"]
+Compile = Literal["none", "fused", "blocks"]
 Config = TypeVar("Config")
 
 
@@ -65,8 +65,9 @@ class BaseConfig:
 
     pause_at: the share of the run after which this process saves and ends, for a later one to resume.
     latents_per_step: context and new latents of all clips in one step of one process. init_from: folder of a
-    world whose weights the run begins with. compile: "static" compiles each clip shape, "dynamic" all at
-    once; compile_cache: file that keeps what was compiled for the next run on such a machine ("": none).
+    world whose weights the run begins with. compile: "fused" compiles the elementwise work once for all clip
+    shapes, "blocks" whole blocks for each of them; compile_cache: a file that keeps what was compiled for the
+    next run on such a machine ("": none).
     """
 
     output: str
@@ -79,7 +80,7 @@ class BaseConfig:
     latents_per_step: int = 2048
     device: str = "auto"
     mixed_precision: bool = True
-    compile: Compile = "static"
+    compile: Compile = "fused"
     compile_cache: str = ""
     seed: int = 0
     init_from: str = ""

@@ -23,9 +23,6 @@ from worldwire_training.losses import (
     sample_noise_levels,
 )
 
-RECOMPILE_LIMIT = 256
-"""Blocks with and without actions, times clip shapes, forward and backward."""
-
 
 @dataclass(frozen=True)
 class NoiseConfig:
@@ -149,15 +146,3 @@ def _repeat_block(clip: BlockClip, times: int) -> BlockClip:
 
 def _repeat_keys(keys: KeyValue, times: int) -> KeyValue:
     return KeyValue(*(part.repeat_interleave(times, 0) for part in keys))
-
-
-def compile_blocks(dit: DiT, dynamic: bool) -> None:
-    """Compile the transformer's blocks in place; they share their code, so there are few compilations.
-
-    dynamic: one compilation for all clip shapes, instead of one for each (slower to run, quicker to compile).
-    """
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
-    for block in dit.blocks:
-        block.compile(dynamic=dynamic)
-        block.prepare = torch.compile(block.prepare, dynamic=dynamic)

@@ -1,7 +1,7 @@
 """Trains the diffusion transformer and the text encoder of a world on encoded episodes.
 
     worldwire train base --config training/worldwire_training/configs/base_tiny.toml
-    torchrun --nproc-per-node 2 -m worldwire train base --config ... [--resume]
+    torchrun --nproc-per-node 2 -m worldwire_training.commands.train base --config ... [--resume]
 
 Every process holds its own share of the episodes on its device. A step draws clips of one shape, adds noise
 to their new latents, and learns the velocity. The average of the weights is what ships.
@@ -21,7 +21,7 @@ from torch import Tensor
 from worldwire.errors import CheckpointError
 from worldwire_runtime.config import WorldConfig
 from worldwire_training.base_config import BaseConfig
-from worldwire_training.base_model import BaseModel, clip_losses, compile_blocks
+from worldwire_training.base_model import BaseModel, clip_losses
 from worldwire_training.clip_sampler import ClipSampler, Shape, ShapeSchedule
 from worldwire_training.common import (
     EMA,
@@ -37,6 +37,7 @@ from worldwire_training.common import (
     set_learning_rate,
     warmup_cosine,
 )
+from worldwire_training.fused import compile_blocks, fused_elementwise
 from worldwire_training.latents import LatentStore
 from worldwire_training.losses import ErrorBuffer, check_finite
 from worldwire_training.validation import Validator
@@ -71,7 +72,7 @@ class BaseTrainer:
         self.step = 0
         self._optimizer = _optimizer(self.model, config, ranks.device)
         self._sampler = ClipSampler(store, world, config.random_memory)
-        self._schedule = ShapeSchedule(
+        self.schedule = ShapeSchedule(
             config.shapes,
             latents_per_step=config.latents_per_step,
             seed=config.seed,
@@ -85,8 +86,12 @@ class BaseTrainer:
 
     def fit(self, resume: bool = False) -> dict[str, float]:
         """Train until the budget is spent; the figures of the last validation."""
-        if self.config.compile != "none":
-            self._compile()
+        with fused_elementwise(self.config.compile == "fused"):
+            if self.config.compile != "none":
+                self.compile()
+            return self._fit(resume)
+
+    def _fit(self, resume: bool) -> dict[str, float]:
         budget = _budget(self.config, self.ranks)
         if resume:
             self._load(budget)
@@ -95,7 +100,7 @@ class BaseTrainer:
         validation = _Timer(self.config.validation.every_minutes)
         checkpoint = _Timer(self.config.checkpoint_minutes)
         while budget.progress(self.step) < self.config.pause_at:
-            self._train_step(budget)
+            self.train_step(budget)
             if self.step % self.config.log_every == 0:
                 progress.show(budget.progress(self.step), self.step, self._report(curves))
             if checkpoint.due():
@@ -110,7 +115,7 @@ class BaseTrainer:
         curves.close()
         return figures
 
-    def _train_step(self, budget: Budget) -> None:
+    def train_step(self, budget: Budget) -> None:
         optimizer, config = self._optimizer, self.config.optimizer
         rate = warmup_cosine(
             self.step,
@@ -120,7 +125,7 @@ class BaseTrainer:
             config.warmup_steps,
         )
         set_learning_rate(optimizer, rate)
-        shape = self._schedule.at(self.step)
+        shape = self.schedule.at(self.step)
         loss = self._loss(shape, self._generator(self.step))
         loss.backward()
         average_gradients(self.model.parameters(), self.ranks)
@@ -128,12 +133,12 @@ class BaseTrainer:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model)
-        self._recent.add(shape, self._schedule.samples(shape), loss.detach(), norm)
+        self._recent.add(shape, self.schedule.samples(shape), loss.detach(), norm)
         self.step += 1
 
     def _loss(self, shape: Shape, generator: torch.Generator) -> Tensor:
-        drops = self._schedule.drops(shape, self.config.drops)
-        batch = self._sampler.sample(shape, self._schedule.samples(shape), generator, drops)
+        drops = self.schedule.drops(shape, self.config.drops)
+        batch = self._sampler.sample(shape, self.schedule.samples(shape), generator, drops)
         with self._autocast():
             losses = clip_losses(self.model, batch, self.config.noise, generator, self._errors)
         return losses.mean()
@@ -204,12 +209,13 @@ class BaseTrainer:
         self.step = int(state["step"])
         log.info("resumed at step %d", self.step)
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
         """Compile, and run every clip shape once before the clock starts; what was compiled can be kept."""
         kept = Path(self.config.compile_cache) if self.config.compile_cache else None
         if kept and kept.is_file():
             torch.compiler.load_cache_artifacts(kept.read_bytes())
-        compile_blocks(self.model.dit, dynamic=self.config.compile == "dynamic")
+        if self.config.compile == "blocks":
+            compile_blocks(self.model.dit)
         errors, self._errors = self._errors, None
         for shape in self.config.shapes:
             started = time.monotonic()

@@ -238,7 +238,7 @@ class ClipSampler:
         start = places.start[:, None]
         if not shape.memory:
             return start[:, :0]
-        queries = start + shape.past + torch.tensor(query_latents(shape.new), device=start.device)
+        queries = start + shape.past + query_latents(shape.new, start.device)
         overlap = self.store.overlaps[places.episode[:, None], queries]
         latent = torch.arange(overlap.shape[-1], device=start.device)
         allowed = (latent >= places.origin[:, None]) & (latent < start)
@@ -283,9 +283,9 @@ def action_frames(start: Tensor, window: int) -> Tensor:
     return first[:, None] + torch.arange(entries, device=start.device)
 
 
-def query_latents(new: int) -> list[int]:
-    """Which of the new latents ask the memory, the newest first, as sessions do."""
-    return list(range(new - 1, -1, -1))[:: max(1, new // MEMORY_QUERIES)]
+def query_latents(new: int, device: torch.device) -> Tensor:
+    """Which of the new latents [Q] ask the memory, the newest first, as sessions do."""
+    return torch.arange(new - 1, -1, -max(1, new // MEMORY_QUERIES), device=device)
 
 
 def choose_memory(overlap: Tensor, any_view: Tensor, allowed: Tensor, distracted: Tensor) -> Tensor:

@@ -40,10 +40,18 @@ ENCODED_TOGETHER = 4
 T = TypeVar("T")
 
 
+class FramesByEpisode(Protocol):
+    """Frames uint8 [F, H, W, 3] by episode number, F = 1 + 4n; `shape` is [E, F, H, W, 3]."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, episode: int) -> NDArray[np.uint8]: ...
+
+
 class EpisodeBatches(Protocol):
     """Episodes of equal length as arrays that are indexed by episode first (memory maps are fine)."""
 
-    frames: NDArray[np.uint8]  # [E, F, H, W, 3], F = 1 + 4n
+    frames: FramesByEpisode
     keys: NDArray[np.bool_]  # [E, F, 6]
     look_deg: NDArray[np.float32]  # [E, F, 2] yaw, pitch
     c2w: NDArray[np.float64]  # [E, F, 4, 4]
@@ -161,7 +169,7 @@ def _encode_alone(vae: VAE, frames: Tensor) -> Tensor:
 
 
 def _read_ahead(
-    frames: NDArray[np.uint8], groups: Sequence[Sequence[int]], device: torch.device
+    frames: FramesByEpisode, groups: Sequence[Sequence[int]], device: torch.device
 ) -> Iterator[Tensor]:
     """Batches of `frames` on the device; the next ones are read from disk meanwhile."""
     pinned = device.type == "cuda"

@@ -71,7 +71,7 @@ class MemoryFrames:
 def load_frames(
     folder: Path, device: torch.device, *, part: int = 0, parts: int = 1, held_out: int = 0
 ) -> tuple[MemoryFrames, MemoryFrames]:
-    """Read `frames*.npy` (uint8 [E, F, H, W, 3] each) of `folder` onto `device`: for training and held out.
+    """Read `*frames*.npy` (uint8 [E, F, H, W, 3] each) of `folder` onto `device`: for training and held out.
 
     The last `held_out` episodes of the last file, in name order, are held out. Of the others, this is every
     `parts`-th one from `part` on: ranks of one run share an epoch between them.
@@ -79,9 +79,9 @@ def load_frames(
     Raises:
         DataError: no such files, or their shapes differ.
     """
-    paths = sorted(folder.glob("frames*.npy"))
+    paths = sorted(folder.glob("*frames*.npy"))
     if not paths:
-        raise DataError(f"no frames*.npy in {folder}", remedy="render episodes there first")
+        raise DataError(f"no frames (*frames*.npy) in {folder}", remedy="render episodes there first")
     arrays = [np.load(path, mmap_mode="r") for path in paths]
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) != 1 or held_out >= arrays[-1].shape[0]:

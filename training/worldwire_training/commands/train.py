@@ -1,0 +1,82 @@
+"""`worldwire train vae|base`: train a world's networks.
+
+worldwire train vae --config .../configs/vae_tiny.toml --data FRAMES --output runs/vae
+worldwire train base --config .../configs/base_tiny.toml --set minutes=20
+torchrun --nproc-per-node 2 -m worldwire_training.commands.train base --config ... --resume
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from worldwire.cli import Command
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the two networks and their options."""
+    networks = parser.add_subparsers(title="networks", metavar="vae|base", required=True, dest="network")
+    vae = networks.add_parser("vae", help="the video VAE")
+    _add_common(vae)
+    vae.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of *frames*.npy")
+    vae.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    vae.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    vae.add_argument(
+        "--held-out", type=int, default=32, metavar="N", help="episodes at the end of the last file"
+    )
+    _add_common(networks.add_parser("base", help="the diffusion transformer and the text encoder"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains until the configuration's budget is spent."""
+    return _train_vae(args) if args.network == "vae" else _train_base(args)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a TOML file")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the checkpoint in the output folder"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting, for example optimizer.peak_rate=5e-4; may be repeated",
+    )
+
+
+def _train_vae(args: argparse.Namespace) -> int:
+    from worldwire_training.base_config import read_config
+    from worldwire_training.common import Ranks
+    from worldwire_training.vae_data import load_frames
+    from worldwire_training.vae_training import VAETrainConfig, train_vae
+
+    config = read_config(args.config, VAETrainConfig, args.set)
+    ranks = Ranks.join(args.device)
+    try:
+        frames, held_out = load_frames(
+            args.data, ranks.device, part=ranks.rank, parts=ranks.world_size, held_out=args.held_out
+        )
+        train_vae(config, frames, held_out, args.output, ranks=ranks, resume=args.resume)
+    finally:
+        ranks.leave()
+    return 0
+
+
+def _train_base(args: argparse.Namespace) -> int:
+    from worldwire_training.base_config import BaseConfig, read_config
+    from worldwire_training.base_run import train_base
+
+    train_base(read_config(args.config, BaseConfig, args.set), args.resume)
+    return 0
+
+
+command = Command("train the VAE or the diffusion transformer of a world", configure, run)
+
+if __name__ == "__main__":  # torchrun starts this module, wherever the `worldwire` command is
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    arguments = argparse.ArgumentParser(description=command.help)
+    configure(arguments)
+    raise SystemExit(run(arguments.parse_args()))

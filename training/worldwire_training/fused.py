@@ -1,0 +1,56 @@
+"""Fuses the transformer's elementwise work for training: several passes over memory become one.
+
+Whole blocks take torch.compile minutes for the many clip shapes of a run. Their matrix products and attention
+are library kernels anyway, so only the pure functions between them are compiled, once for all shapes. The
+model's files stay as they are; the results are those of the plain functions but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from worldwire_runtime.model import action, attention, blocks
+from worldwire_runtime.model.dit import DiT
+
+RECOMPILE_LIMIT = 64
+"""Lengths of one are special to the compiler, and there are two number formats."""
+BLOCK_LIMIT = 256
+"""Blocks with and without actions, times clip shapes."""
+PLACES: tuple[tuple[ModuleType | type, str], ...] = (
+    (blocks, "modulate"),
+    (blocks, "see_camera"),
+    (blocks, "gated_add"),
+    (blocks, "rotate"),
+    (action, "rotate"),
+    (attention.RMSNorm, "forward"),
+)
+
+
+@contextmanager
+def fused_elementwise(enabled: bool = True) -> Iterator[None]:
+    """Inside, the transformers' blocks call the compiled forms of these functions."""
+    plain = [(owner, name, getattr(owner, name)) for owner, name in PLACES]
+    compiled: dict[Any, Any] = {}
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    try:
+        for owner, name, function in plain if enabled else ():
+            if function not in compiled:
+                compiled[function] = torch.compile(function, dynamic=True)
+            setattr(owner, name, compiled[function])
+        yield
+    finally:
+        for owner, name, function in plain:
+            setattr(owner, name, function)
+
+
+def compile_blocks(dit: DiT) -> None:
+    """Compile whole blocks in place, for each clip shape: the fastest steps after minutes of compilation."""
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = BLOCK_LIMIT
+    for block in dit.blocks:
+        block.compile(dynamic=False)
+        block.prepare = torch.compile(block.prepare, dynamic=False)  # type: ignore[assignment, arg-type]

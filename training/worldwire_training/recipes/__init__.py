@@ -1,0 +1,1 @@
+"""Whole recipes: from nothing to the weights of a world."""

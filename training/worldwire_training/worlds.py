@@ -1,0 +1,70 @@
+"""A world's parts, put together from a training configuration, and taken apart into the files that ship."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from worldwire.errors import CheckpointError, ConfigError
+from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.model.checkpoint import load_module, save_compact
+from worldwire_runtime.model.text import vocabulary_of
+from worldwire_runtime.model.vae import VAE, VAEConfig
+from worldwire_runtime.world import CONFIG_FILE, DIT_FILE, TEXT_FILE, VAE_FILE
+from worldwire_training.base_model import BaseModel
+from worldwire_training.vae_training import CONFIG as VAE_CONFIG_FILE
+from worldwire_training.vae_training import WEIGHTS as VAE_WEIGHTS_FILE
+
+
+def world_config(table: Mapping[str, Any], vae: VAEConfig, vocabulary: Sequence[str]) -> WorldConfig:
+    """The world that a `[world]` table describes, around a trained VAE and the words of its prompts.
+
+    Raises ConfigError when the latents of the VAE and of the transformer differ.
+    """
+    text = {"vocabulary": vocabulary_of(vocabulary)} | dict(table.get("text", {}))
+    world = WorldConfig.from_dict({**table, "text": text, "vae": asdict(vae)})
+    if world.dit.in_dim != vae.z_dim:
+        raise ConfigError(
+            "the transformer does not fit the VAE",
+            expected=f"world.dit.in_dim = {vae.z_dim}",
+            got=str(world.dit.in_dim),
+        )
+    return world
+
+
+def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> VAE:
+    """The VAE that a training run left in `folder`."""
+    path = folder / VAE_CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"there is no trained VAE: {path} cannot be read ({error})", remedy="run `worldwire train vae`"
+        ) from error
+    with torch.device("meta"):
+        vae = VAE(VAEConfig(**values))
+    load_module(vae, folder / VAE_WEIGHTS_FILE, dtype=dtype)
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def export_world(folder: Path, world: WorldConfig, model: BaseModel, vae: VAE) -> None:
+    """Write the files that `World.load` reads: the configuration, and weights as int8 rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(world.to_json(), encoding="utf-8")
+    for part, name in ((model.dit, DIT_FILE), (model.text, TEXT_FILE), (vae, VAE_FILE)):
+        save_compact(part.state_dict(), folder / name)
+
+
+def load_base(folder: Path, world: WorldConfig) -> BaseModel:
+    """The transformer and text encoder of an exported world, in float32 on the CPU."""
+    model = BaseModel.build(world)
+    parts: tuple[tuple[nn.Module, str], ...] = ((model.dit, DIT_FILE), (model.text, TEXT_FILE))
+    for part, name in parts:
+        load_module(part, folder / name, dtype=torch.float32)
+    return model
