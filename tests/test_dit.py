@@ -128,6 +128,12 @@ def test_context_depends_on_no_new_latent_and_no_new_action():
         assert torch.equal(ours.attention.value, theirs.attention.value)
 
 
+def test_no_context_cannot_be_encoded():
+    model, (latents, _) = build(), inputs()
+    with pytest.raises(StateError, match="no context"):
+        model.encode_context(latents[:, :, :0], model.prepare(conditions()))
+
+
 def test_joint_attention_sees_everything_and_returns_what_is_asked_for():
     model, (latents, timestep) = build(attention="joint"), inputs()
     prepared = model.prepare(conditions())

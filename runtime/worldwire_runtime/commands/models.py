@@ -35,7 +35,10 @@ def list_presets(_: argparse.Namespace) -> int:
     """One line per preset: name, size on disk, folder."""
     from worldwire_runtime.world import preset_folder, preset_names
 
-    for name in preset_names():
+    names = preset_names()
+    if not names:
+        sys.stdout.write("no presets are installed\n")
+    for name in names:
         folder = preset_folder(name)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         sys.stdout.write(f"{name:<12} {size / BYTES_PER_MB:>9.1f} MB  {folder}\n")

@@ -161,7 +161,7 @@ class DiT(nn.Module):
     def encode_context(self, latents: Tensor, prepared: PreparedClip) -> ContextCache:
         """Keys and values of the clean context (memory and past) [B, C, context, h, w], once per clip.
 
-        Raises StateError for a `joint` model, whose context depends on the new latents.
+        Raises StateError for no context, and for a `joint` model, whose context depends on the new latents.
         """
         if self.config.attention != "cached":
             raise StateError(
@@ -171,6 +171,8 @@ class DiT(nn.Module):
                 remedy="call forward with all latents in every step",
             )
         context = latents.shape[2]
+        if not context:
+            raise StateError("there is no context to encode", expected="at least one latent", got="none")
         clip = prepared.part(0, context)
         self._check_latents(latents, clip.latents)
         time = self._embed_time(latents.new_zeros(1, 1, dtype=torch.float32), 1).blocks
