@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--precision", default="auto", help="auto, bfloat16 or float32 (default: auto)")
-    add("--no-compile", action="store_true", help="do not fuse the networks with torch.compile first")
+    add("--compile", action=argparse.BooleanOptionalAction, default=True, help="fuse the networks first")
     add("--only", nargs="*", metavar="METRIC", help=f"some of: {METRIC_NAMES} (none: pictures only)")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--strip",
         type=Path,
         metavar="PNG",
-        help="truth above, generated below; the minute goes into PNG_long",
+        help="truth above, generated below; NAME_long.png shows a minute",
     )
     add("--gif", type=Path, metavar="GIF", help="a moving picture of a scripted walk, at most 3 MB")
     add(
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
     only = check_metrics(args.only)
     outputs = _outputs(args)
-    world = World.load(args.preset, args.device, args.precision, compiled=not args.no_compile)
+    world = World.load(args.preset, args.device, args.precision, compiled=args.compile)
     studio = DataEngineStudio(world.config.intrinsics, world.config.motion)
     if only:
         _measure(args, only, outputs, world, studio)

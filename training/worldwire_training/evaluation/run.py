@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from worldwire.errors import ConfigError
 from worldwire_training.evaluation import direction, endurance, prompts, quality, revisit
@@ -57,7 +58,7 @@ def evaluate(
 ) -> Album:
     """Plays the named metrics; the report is whole on disk after each. Returns pictures for the strips."""
     started = time.monotonic()
-    with tqdm(desc="eval", unit="frame", dynamic_ncols=True) as bar:
+    with logging_redirect_tqdm(), tqdm(desc="eval", unit="frame", dynamic_ncols=True) as bar:
         setting = Setting(Player(world, bar.update), studio, tuple(seeds), plan, Album())
         bar.reset(sum(METRICS[name].planned_frames(setting) for name in metrics))
         for done, name in enumerate(metrics, start=1):
