@@ -44,6 +44,8 @@ VARIANTS = (
     Variant("widths 32/32", "images", {"dim": 32, "dec_dim": 32}, {}),
     Variant("widths 32/32", "clips", {"dim": 32, "dec_dim": 32}, {}),
     Variant("widths 16/16, mult 1 2 8 8", "clips", {"dim": 16, "dec_dim": 16, "dim_mult": (1, 2, 8, 8)}, {}),
+    Variant("cudnn.benchmark", "images", {}, {"cudnn_benchmark": True}),
+    Variant("cudnn.benchmark", "clips", {}, {"cudnn_benchmark": True}),
     Variant("double clip batch", "clips", {}, {"clip_batch": 24}),
     Variant("nothing compiled", "images", {}, {"compile": "none"}),
     Variant("nothing compiled", "clips", {}, {"compile": "none"}),

@@ -1,9 +1,9 @@
 """Trains the video VAE: single images first, then clips, within a wall-time (or step) budget.
 
-    torchrun --nproc-per-node 2 -m worldwire_training.vae_training \
-        --config training/worldwire_training/configs/vae_tiny.toml --data FRAMES_DIR --output runs/vae
+    torchrun --nproc-per-node 2 -m worldwire_training.commands.train vae \
+        --config training/worldwire_training/configs/vae_tiny.toml --data FRAMES --output runs/vae
 
-FRAMES_DIR holds `frames*.npy`, uint8 [episodes, frames, height, width, 3]. The output folder gets
+FRAMES holds `*frames*.npy`, uint8 [episodes, frames, height, width, 3]. The output folder gets
 
     vae.safetensors   averaged weights, bfloat16, original tensor names
     vae.json          the VAEConfig, with the statistics of the latents
@@ -14,12 +14,11 @@ FRAMES_DIR holds `frames*.npy`, uint8 [episodes, frames, height, width, 3]. The 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +40,6 @@ from worldwire_training.common import (
     average_gradients,
     broadcast_model,
     load_checkpoint,
-    load_config,
     random_state,
     save_checkpoint,
     seed_everything,
@@ -49,7 +47,7 @@ from worldwire_training.common import (
     set_random_state,
     warmup_cosine,
 )
-from worldwire_training.vae_data import FrameSource, MemoryFrames, augment, load_frames, to_video
+from worldwire_training.vae_data import FrameSource, MemoryFrames, augment, to_video
 from worldwire_training.vae_fast import speed_up
 from worldwire_training.vae_losses import LossWeights, psnr_db, vae_loss
 from worldwire_training.vae_report import Quality, contact_sheet, latent_statistics, measure, write_png
@@ -75,7 +73,8 @@ class VAETrainConfig:
     Batches are per process. `image_share` is the part of the budget spent on single images before clips
     begin. `latent_noise` is the largest standard deviation, in units of the latents' own, of noise that the
     decoder sees: the latents it will be given are a network's guesses. `compile`: "norms" compiles the norms
-    alone (seconds), "whole" the whole loss (about a minute per phase).
+    alone (seconds), "whole" the whole loss (about a minute per phase). `cudnn_benchmark` times convolution
+    algorithms first, for every shape anew.
     """
 
     model: VAEConfig = field(default_factory=VAEConfig)
@@ -96,6 +95,7 @@ class VAETrainConfig:
     colour_jitter: float = 0.3
     precision: Literal["bf16", "float32"] = "bf16"
     compile: Compile = "norms"
+    cudnn_benchmark: bool = False
     seed: int = 0
     evaluations: int = 8
     evaluation_frames: int = 33
@@ -335,7 +335,7 @@ def build_vae(config: VAETrainConfig, ranks: Ranks) -> VAE:
     if config.compile != "whole":
         speed_up(vae, compile_norms=config.compile == "norms")
     if ranks.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = config.cudnn_benchmark
         torch.set_float32_matmul_precision("high")
     return vae
 
@@ -408,42 +408,3 @@ def count_parameters(vae: VAE) -> dict[str, int]:
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command of the module's page; `worldwire train vae` does the same."""
-    parser = argparse.ArgumentParser(description="train the video VAE")
-    add_arguments(parser)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return run(parser.parse_args(argv))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `run` reads."""
-    parser.add_argument("--config", type=Path, required=True, help="a TOML file of VAETrainConfig")
-    parser.add_argument("--data", type=Path, required=True, help="folder of frames*.npy")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--minutes", type=float, help="instead of the configuration's budget")
-    parser.add_argument("--steps", type=int, help="instead of the configuration's budget")
-    parser.add_argument("--held-out", type=int, default=32, help="episodes at the end of the last file")
-    parser.add_argument("--resume", action="store_true", help="continue from the output folder's checkpoint")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Train as the parsed arguments say."""
-    config = load_config(args.config, VAETrainConfig)
-    if args.minutes is not None or args.steps is not None:
-        config = replace(config, minutes=args.minutes, steps=args.steps)
-    ranks = Ranks.join(args.device)
-    frames, held_out = load_frames(
-        args.data, ranks.device, part=ranks.rank, parts=ranks.world_size, held_out=args.held_out
-    )
-    log.info("%d training episodes on this rank, %d held out", len(frames), len(held_out))
-    train_vae(config, frames, held_out, args.output, ranks=ranks, resume=args.resume)
-    ranks.leave()
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
