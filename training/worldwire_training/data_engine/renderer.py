@@ -1,7 +1,8 @@
 """Renders a scene from any camera poses, headless, many frames between two read-backs.
 
-Each frame is drawn into its own stripe of one tall multisampled target; row 0 of the picture comes first in
-memory, so nothing is flipped. What no camera changes (sky, ground, sun shadows) is painted once per scene.
+Every frame is drawn into the same multisampled target (so its pixels do not depend on its neighbours), resolved,
+and copied to a buffer on the card, which is read once for a batch. Row 0 of the picture comes first in memory, so
+nothing is flipped. What no camera changes (sky, ground, sun shadows) is painted once per scene.
 """
 
 from __future__ import annotations
@@ -93,30 +94,32 @@ class Renderer:
         avatar: [n, 4] from `avatar_track`, to draw the walker; None for the first person.
         """
         poses = _checked_poses(c2w, avatar)
-        card = self._load(scene)
         pictures = np.empty((len(poses), self.height, self.width, 3), np.uint8)
-        for start in range(0, len(poses), self.batch):
-            stop = min(start + self.batch, len(poses))
-            self._draw_batch(card, poses[start:stop], None if avatar is None else avatar[start:stop])
-            pictures[start:stop] = self._read(stop - start)
+        with self._context:  # another renderer of this process may have been the current one
+            card = self._load(scene)
+            for start in range(0, len(poses), self.batch):
+                stop = min(start + self.batch, len(poses))
+                self._draw_batch(card, poses[start:stop], None if avatar is None else avatar[start:stop])
+                pictures[start:stop] = self._read(stop - start)
         return pictures
 
     def close(self) -> None:
         """Gives the context back; the renderer is of no use after that."""
-        if self._on_card is not None:
-            self._on_card.release()
-            self._on_card = None
+        with self._context:
+            if self._on_card is not None:
+                self._on_card.release()
+                self._on_card = None
         self._context.release()
 
     def _open_targets(self, samples: int) -> None:
-        size = (self.width, self.height * self.batch)
-        context = self._context
+        size, context = (self.width, self.height), self._context
         self._target = context.framebuffer(
             [context.renderbuffer(size, 4, samples=samples)],
             context.depth_renderbuffer(size, samples=samples),
         )
         self._resolved = context.framebuffer([context.renderbuffer(size, 4)])
-        self._pixels = np.empty((size[1], size[0], 4), np.uint8)
+        self._pixels = np.empty((self.batch, self.height, self.width, 4), np.uint8)
+        self._copies = context.buffer(reserve=self._pixels.nbytes)
 
     def _open_programs(self) -> None:
         link = self._program
@@ -276,13 +279,12 @@ class Renderer:
         context = self._context
         matrices, eyes, rays = (_rows(part) for part in _camera_uniforms(self.intrinsics, poses))
         stands = None if avatar is None else _rows(np.asarray(avatar))
-        self._target.use()
-        self._target.clear(depth=1.0)
         context.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
         context.depth_func = "<="
         context.front_face = "ccw"
         for i, (matrix, eye, ray) in enumerate(zip(matrices, eyes, rays, strict=True)):
-            self._target.viewport = (0, i * self.height, self.width, self.height)
+            self._target.use()
+            self._target.clear(depth=1.0)
             for program, surface, first, count in card.surfaces:
                 program["view_proj"].write(matrix)
                 program["eye"].write(eye)
@@ -291,6 +293,8 @@ class Renderer:
                 self._draw_walker(card, matrix, eye, next(stands))
             self._sky["rays"].write(ray)
             self._sky_quad.render(vertices=3)
+            context.copy_framebuffer(self._resolved, self._target)
+            self._resolved.read_into(self._copies, components=4, write_offset=i * self._pixels[0].nbytes)
 
     def _draw_walker(self, card: _SceneOnCard, matrix: bytes, eye: bytes, stand: bytes) -> None:
         self._walker["view_proj"].write(matrix)
@@ -306,12 +310,10 @@ class Renderer:
         context.disable(moderngl.BLEND)
 
     def _read(self, count: int) -> Images:
-        """The drawn pictures [count, H, W, 3] (a view of a buffer that the next read overwrites)."""
-        self._context.copy_framebuffer(self._resolved, self._target)
-        rows = count * self.height
-        self._resolved.viewport = (0, 0, self.width, rows)
-        self._resolved.read_into(self._pixels, viewport=(0, 0, self.width, rows), components=4)
-        return self._pixels[:rows].reshape(count, self.height, self.width, 4)[..., :3]
+        """The drawn pictures [count, H, W, 3] (a view of memory that the next read overwrites)."""
+        pixels = self._pixels[:count]
+        self._copies.read_into(pixels, size=pixels.nbytes)
+        return pixels[..., :3]
 
 
 def _attributes(program: Program) -> tuple[str, ...]:
