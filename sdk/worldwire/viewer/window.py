@@ -32,6 +32,7 @@ IDLE_HZ: Final = 10
 DEFAULT_SIZE: Final = (320, 192)
 """Width and height of a picture until the world has said its own."""
 BACKGROUND: Final = (18, 20, 24)
+MAX_ERROR_LINES: Final = 8
 HINT_S: Final = 12.0
 TITLE: Final = "worldwire"
 
@@ -365,7 +366,7 @@ class Window:
             waiting = (state.waiting_for, f"{waited_s:.0f} s")
             return Card("Loading the world", waiting, footer="close the window to stop", spin=now_s)
         if state.phase is Phase.LOST:
-            lines = tuple(str(state.error).splitlines()[:8])
+            lines = tuple(str(state.error).replace("; ", "\n").splitlines()[:MAX_ERROR_LINES])
             return Card("The server is gone", lines, footer="Enter starts it again  ·  Esc closes the window")
         if self._controls.draft is not None:
             caret = "|" if int(now_s * 2) % 2 else " "
