@@ -43,18 +43,26 @@ T = TypeVar("T")
 class FramesByEpisode(Protocol):
     """Frames uint8 [F, H, W, 3] by episode number, F = 1 + 4n; `shape` is [E, F, H, W, 3]."""
 
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, episode: int) -> NDArray[np.uint8]: ...
+    def __getitem__(self, episode: int, /) -> NDArray[np.uint8]: ...
 
 
 class EpisodeBatches(Protocol):
     """Episodes of equal length as arrays that are indexed by episode first (memory maps are fine)."""
 
-    frames: FramesByEpisode
-    keys: NDArray[np.bool_]  # [E, F, 6]
-    look_deg: NDArray[np.float32]  # [E, F, 2] yaw, pitch
-    c2w: NDArray[np.float64]  # [E, F, 4, 4]
+    @property
+    def frames(self) -> FramesByEpisode: ...
+
+    @property
+    def keys(self) -> NDArray[np.bool_]: ...  # [E, F, 6]
+
+    @property
+    def look_deg(self) -> NDArray[np.float32]: ...  # [E, F, 2] yaw, pitch
+
+    @property
+    def c2w(self) -> NDArray[np.float64]: ...  # [E, F, 4, 4]
 
     @property
     def prompts(self) -> Sequence[str]: ...
@@ -180,7 +188,11 @@ def _read_ahead(
             batch[place].numpy()[...] = frames[index]
         return batch
 
-    with ThreadPoolExecutor(READ_AHEAD) as pool:
+    def begin() -> None:
+        if pinned:
+            torch.cuda.set_device(device)  # a new thread would pin for the first one
+
+    with ThreadPoolExecutor(READ_AHEAD, initializer=begin) as pool:
         waiting = iter(groups)
         ahead = deque(pool.submit(read, group) for group in islice(waiting, READ_AHEAD))
         while ahead:

@@ -58,7 +58,8 @@ def probe(
     config: BaseConfig, world: WorldConfig, seconds: float, trials: Sequence[Trial] = TRIALS
 ) -> list[str]:
     """One line per trial, also logged; no trial begins after `seconds`."""
-    ranks, store, lines = Ranks.join(config.device), random_store(world, config.device), []
+    ranks, store = Ranks.join(config.device), random_store(world, config.device)
+    lines: list[str] = []
     started = time.monotonic()
     for trial in trials:
         if time.monotonic() - started > seconds:
