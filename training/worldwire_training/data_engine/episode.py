@@ -21,7 +21,7 @@ from worldwire_training.data_engine.solids import PLAYER_RADIUS_M
 Array = NDArray[np.float64]
 EPISODE_STREAM = 0xE915
 THIRD_PERSON_SHARE = 0.4
-ATTEMPTS = 10
+ATTEMPTS, ATTEMPTS_PER_POLICY = 18, 6
 MIN_MOVING_SHARE = 0.75
 STARE_DISTANCE_M = 0.7
 MAX_STARE_SHARE = 0.08
@@ -133,8 +133,10 @@ def cameras(player: Array, view: str, motion: MotionModel) -> Array:
 def plan_walk(scene: Scene, rng: np.random.Generator, frames: int, view: str) -> Walk:
     """A walk that keeps moving, seldom faces a wall, and leaves a third-person camera room."""
     best, best_fault = None, np.inf
-    for attempt in range(ATTEMPTS if view == "first" else 3 * ATTEMPTS):
-        walk = _try_walk(scene, rng, frames, view, attempt)
+    for attempt in range(ATTEMPTS if view == "first" else 2 * ATTEMPTS):
+        if attempt % ATTEMPTS_PER_POLICY == 0:
+            policy = draw_mixture(rng)
+        walk = _try_walk(scene, rng, frames, view, policy, attempt)
         fault = _fault(scene, walk, view)
         if fault < best_fault:
             best, best_fault = walk, fault
@@ -144,8 +146,9 @@ def plan_walk(scene: Scene, rng: np.random.Generator, frames: int, view: str) ->
     return best
 
 
-def _try_walk(scene: Scene, rng: np.random.Generator, frames: int, view: str, attempt: int) -> Walk:
-    policy = draw_mixture(rng)
+def _try_walk(
+    scene: Scene, rng: np.random.Generator, frames: int, view: str, policy: str, attempt: int
+) -> Walk:
     hand = new_hand(rng, view)
     x, z = _start(scene, rng, view, attempt)
     player = Player(scene, x, z, float(rng.uniform(-180, 180)))

@@ -25,8 +25,24 @@ ARRIVED_M = 0.35
 WAY_MARGIN_M = 0.42
 THIRD_WAY_MARGIN_M = 1.5
 WALK_WHEN_WITHIN_DEG = 40.0
-LOOK_AHEAD_M = 1.1
+LOOK_AHEAD_M, ROOM_AHEAD_M, TIGHT_M = 1.1, 0.25, 0.1
 PATIENCE_FRAMES = 120
+DRIFT_SHARE = 0.35
+SIDEWAYS_DEG = {"left": -90.0, "right": 90.0, "back": 180.0}
+KEYS_BY_OCTANT = tuple(
+    frozenset(keys.split("+"))
+    for keys in (
+        "forward",
+        "forward+right",
+        "right",
+        "back+right",
+        "back",
+        "back+left",
+        "left",
+        "forward+left",
+    )
+)
+"""The keys that move in a direction, by its angle to the right of the view in steps of 45 degrees."""
 
 
 @dataclass
@@ -101,6 +117,22 @@ def walk_to(player: Player, hand: Hand, target: Array) -> Behaviour:
         keys = {"forward"} if abs(error) < WALK_WHEN_WITHIN_DEG else set()
         turn = hand.turn(error) if abs(error) > 1.0 else 0.0
         yield Inputs(frozenset(keys), yaw_deg=turn + (hand.wobble() if keys else 0.0))
+
+
+def drift_to(player: Player, hand: Hand, target: Array) -> Behaviour:
+    """Goes to a place with whatever keys lead there while the view turns on its own: strafing, diagonals."""
+    frames = int(hand.rng.integers(16, 40))
+    rate = hand.rng.choice([0.0, 0.3, 0.7]) * hand.rate_deg * hand.rng.choice([-1.0, 1.0])
+    for frame in range(PATIENCE_FRAMES):
+        if np.hypot(*(target - player.place())) < ARRIVED_M:
+            return
+        octant = round(heading_error_deg(player, target) / 45) % 8
+        turn = (
+            rate * math.cos(math.pi * frame / frames)
+            if hand.smooth
+            else rate * (1 - 2 * (frame // frames % 2))
+        )
+        yield Inputs(KEYS_BY_OCTANT[octant], yaw_deg=float(turn))
 
 
 def walk_ahead(frames: int, keys: frozenset[str], turn_deg: float = 0.0) -> Behaviour:
@@ -179,15 +211,17 @@ def out_and_back(hand: Hand) -> Behaviour:
 def route(player: Player, hand: Hand, count: int, come_back: bool) -> Behaviour:
     """Through some meeting points in sight of one another, perhaps the same way back."""
     passed = [player.place()]
+    drifting = hand.rng.random() < DRIFT_SHARE
     for _ in range(count):
         target = next_point(player, hand, passed)
         if target is None:
             break
-        yield from walk_to(player, hand, target)
+        yield from (drift_to if drifting else walk_to)(player, hand, target)
         passed.append(target)
     for target in reversed(passed[:-1]) if come_back else ():
-        yield from face(player, hand, target)
-        yield from walk_to(player, hand, target)
+        if not drifting:
+            yield from face(player, hand, target)
+        yield from (drift_to if drifting else walk_to)(player, hand, target)
 
 
 def next_point(player: Player, hand: Hand, passed: list[Array]) -> Array | None:
@@ -215,24 +249,30 @@ def free_play(player: Player, hand: Hand, frames: int) -> Behaviour:
     for _ in range(frames):
         if hold <= 0:
             hold = int(rng.integers(8, 36))
-            keys = frozenset(choices[int(rng.choice(7, p=[0.52, 0.1, 0.1, 0.09, 0.09, 0.07, 0.03]))])
+            keys = frozenset(choices[int(rng.choice(7, p=[0.42, 0.12, 0.12, 0.11, 0.11, 0.09, 0.03]))])
             goal = rng.choice([0.0, rng.normal(0, 0.4), rng.normal(0, 0.8)]) * hand.rate_deg
         hold -= 1
         drift += 0.2 * (max(-hand.rate_deg, min(hand.rate_deg, goal)) - drift)
-        away = avoid(player)
-        yield Inputs(
-            keys - {"forward"} if abs(away) > 1 else keys, yaw_deg=away * hand.rate_deg if away else drift
-        )
+        side, stop = avoid(player)
+        held = keys - {"forward"} if stop else keys
+        yield Inputs(unblocked(player, held), yaw_deg=side * hand.rate_deg if side else drift)
 
 
-def avoid(player: Player) -> float:
-    """0 if the way ahead is free; else which way to turn (+-1), or +-1.2 where one must stop as well."""
+def unblocked(player: Player, keys: frozenset[str]) -> frozenset[str]:
+    """The keys without those that push sideways or backwards into something."""
+    free = player.scene.solids.clearance_m
+    return keys - {
+        key for key, aside in SIDEWAYS_DEG.items() if key in keys and free(player.ahead(0.6, aside)) < TIGHT_M
+    }
+
+
+def avoid(player: Player) -> tuple[float, bool]:
+    """Which way to turn (-1 left, +1 right, 0: the way ahead is free), and whether one must stop as well."""
     solids = player.scene.solids
-    if solids.clearance_m(player.ahead(LOOK_AHEAD_M)) > 0.25:
-        return 0.0
+    if solids.clearance_m(player.ahead(LOOK_AHEAD_M)) > ROOM_AHEAD_M:
+        return 0.0, False
     left, right = (float(solids.clearance_m(player.ahead(LOOK_AHEAD_M, aside))) for aside in (-50.0, 50.0))
-    side = 1.0 if right >= left else -1.0
-    return side * (1.0 if solids.clearance_m(player.ahead(0.5)) > 0.1 else 1.2)
+    return (1.0 if right >= left else -1.0), bool(solids.clearance_m(player.ahead(0.5)) < TIGHT_M)
 
 
 # --- mixtures -----------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Renders a scene from any camera poses, headless, many frames between two read-backs.
 
-Every frame is drawn into the same multisampled target (so its pixels do not depend on its neighbours), resolved,
-and copied to a buffer on the card, which is read once for a batch. Row 0 of the picture comes first in memory, so
-nothing is flipped. What no camera changes (sky, ground, sun shadows) is painted once per scene.
+Every frame is drawn into the same multisampled target (so its pixels do not depend on its neighbours),
+resolved, and copied to a buffer on the card, which is read once for a batch. Row 0 of the picture comes first
+in memory, so nothing is flipped. What no camera changes (sky, ground, sun shadows) is painted once per scene.
 """
 
 from __future__ import annotations
