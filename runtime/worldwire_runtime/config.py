@@ -1,0 +1,194 @@
+"""What a world is made of: the JSON file beside its weights, read into frozen dataclasses.
+
+Unknown keys, missing keys and values out of range are one ConfigError before any weights are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from worldwire.api import WorldInfo
+from worldwire.camera import Intrinsics
+from worldwire.errors import ConfigError
+from worldwire.inputs import KEYS
+from worldwire.motion import VIEWS, MotionModel
+from worldwire_runtime.model.config import DiTConfig
+from worldwire_runtime.model.text import TinyTextConfig
+from worldwire_runtime.model.vae import VAEConfig
+
+FORMAT_VERSION = 1
+FRAMES_PER_LATENT = 4
+LATENT_STRIDE_PX = 16
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """How many latents a clip holds (paper: 15 / 4 / 10 / 5).
+
+    first: latents of the first clip, the image's own included. past: clean latents before the new ones, once there
+    are that many. new: latents that one step generates, 4 frames each. memory: retrieved latents beside them.
+    """
+
+    first: int
+    past: int
+    new: int
+    memory: int
+
+    def __post_init__(self) -> None:
+        if self.first < 2 or self.past < 1 or self.new < 1 or self.memory < 0:
+            raise ConfigError(
+                "a clip plan is impossible",
+                expected="first >= 2, past >= 1, new >= 1, memory >= 0 latents",
+                got=str(dataclasses.asdict(self)),
+            )
+
+    def new_latents(self, held: int) -> int:
+        """Latents that the next step adds to a session that holds `held` of them."""
+        return self.first - 1 if held == 1 else self.new
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The few-step flow sampler: `steps` at noise levels bent by `shift`; more of them for a first picture."""
+
+    steps: int = 4
+    shift: float = 3.0
+    first_picture_steps: int = 16
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """One world. Lengths in pixels, angles in degrees; the plans are named, `default_plan` is one of them.
+
+    window_time_start: rotary time of a clip's first window latent; memory slots count up from 0 below it, so that
+    times stay relative to the clip and a session never runs out of them.
+    """
+
+    name: str
+    height: int
+    width: int
+    frames_per_second: float
+    horizontal_fov_deg: float
+    dit: DiTConfig
+    vae: VAEConfig
+    text: TinyTextConfig
+    plans: dict[str, ClipPlan]
+    default_plan: str
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    motion: MotionModel = field(default_factory=MotionModel)
+    trained_keys: tuple[str, ...] = KEYS
+    views: tuple[str, ...] = VIEWS
+    window_time_start: int = 8
+    memory_far_m: float = 12.0
+
+    def __post_init__(self) -> None:
+        if self.height % (2 * LATENT_STRIDE_PX) or self.width % (2 * LATENT_STRIDE_PX):
+            raise ConfigError(
+                "the picture size does not divide into tokens",
+                expected=f"multiples of {2 * LATENT_STRIDE_PX} pixels",
+                got=f"{self.height}x{self.width}",
+            )
+        largest = max(plan.memory for plan in self.plans.values()) if self.plans else 0
+        if largest > self.window_time_start:
+            raise ConfigError("memory times reach into the window", expected=f"<= {self.window_time_start} slots", got=str(largest))
+        self.plan()
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """The camera of every frame, in pixels."""
+        return Intrinsics.from_fov(self.height, self.width, self.horizontal_fov_deg)
+
+    @property
+    def latent_hw(self) -> tuple[int, int]:
+        """Rows and columns of latent cells."""
+        return self.height // LATENT_STRIDE_PX, self.width // LATENT_STRIDE_PX
+
+    def plan(self, name: str | None = None) -> ClipPlan:
+        """A clip plan by its name."""
+        wanted = name or self.default_plan
+        if wanted not in self.plans:
+            raise ConfigError("unknown clip plan", expected=" or ".join(self.plans), got=repr(wanted))
+        return self.plans[wanted]
+
+    def info(self, plan: ClipPlan, seed_images: tuple[str, ...]) -> WorldInfo:
+        """What clients are told."""
+        return WorldInfo(
+            name=self.name,
+            height=self.height,
+            width=self.width,
+            frames_per_second=self.frames_per_second,
+            frames_per_step=plan.new * FRAMES_PER_LATENT,
+            horizontal_fov_deg=self.horizontal_fov_deg,
+            trained_keys=self.trained_keys,
+            views=self.views,
+            seed_images=seed_images,
+            extra={
+                "clip_plan": dataclasses.asdict(plan),
+                "attention": self.dit.attention,
+                "vae_pruning": self.vae.pruning_rate,
+                "steps": self.sampler.steps,
+            },
+        )
+
+    def to_json(self) -> str:
+        """The text of a `config.json`."""
+        return json.dumps({"format": FORMAT_VERSION} | dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_file(cls, path: Path) -> WorldConfig:
+        """Reads a `config.json`."""
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}", expected="a worldwire config.json") from error
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT_VERSION:
+            raise ConfigError(f"{path} has another format", expected=f'"format": {FORMAT_VERSION}')
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> WorldConfig:
+        """Builds the nested dataclasses; every unknown or missing key is named."""
+        given = dict(values)
+        sections: dict[str, Any] = {
+            "dit": DiTConfig.from_dict,
+            "vae": lambda section: build(VAEConfig, section, "vae"),
+            "text": TinyTextConfig.from_dict,
+            "sampler": lambda section: build(SamplerConfig, section, "sampler"),
+            "motion": lambda section: build(MotionModel, _tuples(section), "motion"),
+            "plans": lambda section: {name: build(ClipPlan, plan, f"plans.{name}") for name, plan in section.items()},
+        }
+        for name, read in sections.items():
+            if name in given:
+                given[name] = read(given[name])
+        return build(cls, _tuples(given), "config")
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A dataclass from a mapping, or a ConfigError that names the keys that are unknown or missing."""
+    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    required = {
+        name
+        for name, item in fields.items()
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(values))
+    if unknown or missing:
+        raise ConfigError(
+            f"{where} has wrong keys",
+            expected=", ".join(fields),
+            got="; ".join(f"{what}: {', '.join(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names),
+        )
+    return kind(**values)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the dataclasses have tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,0 +1,69 @@
+"""From conditions, clean context and noise to clean new latents: the network and the sampler together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from worldwire_runtime.acceleration import SteadyCompiled
+from worldwire_runtime.model.dit import ClipConditions, DiT, PreparedClip
+from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule
+
+
+class Denoiser:
+    """Samples clips with a `DiT` in either attention mode.
+
+    shift: how far the noise levels are bent towards noise. compiled: fuse the network's three calls for the shapes
+    of a session's steady state.
+    """
+
+    def __init__(self, dit: DiT, shift: float, *, compiled: bool = False):
+        self._dit, self._shift = dit, shift
+        fuse: Callable[[Callable], Callable] = SteadyCompiled if compiled else lambda function: function
+        self._prepare, self._forward = fuse(dit.prepare), fuse(dit.forward)
+        self._encode_context, self._denoise = fuse(dit.encode_context), fuse(dit.denoise)
+
+    def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """New latents [n, C, h, w] float32 from noise of that shape.
+
+        context: [c, C, h, w] clean latents, memory first, then the past; c may be 0.
+        """
+        batch = self.generate_batch(conditions, context.transpose(0, 1)[None], noise.transpose(0, 1)[None], steps)
+        return batch[0].transpose(0, 1)
+
+    def generate_batch(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """The same for a batch: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
+        prepared = self._prepare(conditions)
+        context = context.to(conditions.plucker.dtype)
+        velocity = self._cached(prepared, context) if self._caches(context) else self._joint(prepared, context)
+        return euler(velocity, noise.float(), flow_schedule(steps, self._shift))
+
+    def _caches(self, context: Tensor) -> bool:
+        return self._dit.config.attention == "cached" and context.shape[2] > 0
+
+    def _cached(self, prepared: PreparedClip, context: Tensor) -> Velocity:
+        """Context keys and values are computed once and serve every step."""
+        cache = self._encode_context(context, prepared)
+
+        def velocity(x: Tensor, timestep: float) -> Tensor:
+            return self._denoise(x.to(context.dtype), _timesteps(x, timestep), prepared, cache).float()
+
+        return velocity
+
+    def _joint(self, prepared: PreparedClip, context: Tensor) -> Velocity:
+        """The context goes through the network beside the new latents in every step, at timestep 0."""
+        clean = context.shape[2]
+
+        def velocity(x: Tensor, timestep: float) -> Tensor:
+            latents = torch.cat([context, x.to(context.dtype)], dim=2)
+            times = torch.cat([x.new_zeros(len(x), clean), _timesteps(x, timestep)], dim=1)
+            return self._forward(latents, times, prepared, clean).float()
+
+        return velocity
+
+
+def _timesteps(x: Tensor, timestep: float) -> Tensor:
+    """[B, n] float32, the same noise level for every new latent."""
+    return torch.full((x.shape[0], x.shape[2]), timestep, device=x.device)

@@ -1,0 +1,77 @@
+"""The pictures that a world ships to start from, each with the sentence that describes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from worldwire.errors import ImageError
+
+INDEX_FILE = "seeds.json"
+
+
+@dataclass(frozen=True)
+class SeedImage:
+    """One start picture, uint8 [height, width, 3] RGB."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    prompt: str
+    view: str
+
+
+class SeedImages:
+    """The folder of start pictures: PNG files and `seeds.json`, name -> {"prompt", "view"}."""
+
+    def __init__(self, folder: Path, height: int, width: int):
+        self._folder, self._height, self._width = folder, height, width
+        index = folder / INDEX_FILE
+        self._index: dict[str, dict[str, str]] = json.loads(index.read_text()) if index.is_file() else {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In the order of the index; the first one is the default."""
+        return tuple(self._index)
+
+    def get(self, name: str | None = None) -> SeedImage:
+        """The picture of that name, or the first one. ImageError if there is none."""
+        chosen = self.names[0] if name is None and self._index else name
+        if chosen is None or chosen not in self._index:
+            raise ImageError(
+                "unknown seed image",
+                expected=", ".join(self.names) or "an image: this world ships none",
+                got=repr(chosen),
+                remedy="pass one of these names, or pixels as a uint8 array",
+            )
+        facts = self._index[chosen]
+        pixels = read_picture(self._folder / f"{chosen}.png", self._height, self._width)
+        return SeedImage(chosen, pixels, facts["prompt"], facts.get("view", "first"))
+
+
+@lru_cache(maxsize=32)
+def read_picture(path: Path, height: int, width: int) -> NDArray[np.uint8]:
+    """A picture file as uint8 [height, width, 3]; ImageError if it is corrupt or has another size."""
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise ImageError(f"{path} cannot be read as a picture: {error}", remedy="use a PNG or JPEG file") from error
+    return check_picture(pixels, height, width)
+
+
+def check_picture(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """The pixels, if they are uint8 [height, width, 3]; else ImageError."""
+    if pixels.dtype != np.uint8 or pixels.shape != (height, width, 3):
+        raise ImageError(
+            "a seed image has the wrong size or type",
+            expected=f"uint8 [{height}, {width}, 3], RGB",
+            got=f"{pixels.dtype} {list(pixels.shape)}",
+            remedy="crop and resize it first; `worldwire play --image FILE` does",
+        )
+    return pixels

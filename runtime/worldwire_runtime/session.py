@@ -1,0 +1,323 @@
+"""One player's walk: all its state, and the five calls by which a frame comes to be."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from worldwire.api import Frame
+from worldwire.camera import invert
+from worldwire.errors import ConfigError, StateError
+from worldwire.inputs import KEYS, Inputs, per_frame
+from worldwire.motion import PlayerPose
+from worldwire_runtime.conditioning import (
+    FRAMES_PER_LATENT,
+    action_window,
+    anchor_plucker,
+    mouse_vector,
+    null_keyboard,
+    null_mouse,
+)
+from worldwire_runtime.config import ClipPlan
+from worldwire_runtime.memory import Memory
+from worldwire_runtime.model.dit import ClipConditions
+
+if TYPE_CHECKING:
+    from worldwire_runtime.world import World
+
+Conditioning = Literal["both", "keys", "poses"]
+CONDITIONINGS = ("both", "keys", "poses")
+STATE_FORMAT = "worldwire-session-1"
+ACTION_SIZE = len(KEYS) + 2
+MEMORY_QUERIES = 2
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where one step goes. c2w: [F, 4, 4] float64, the camera of each new frame in the session's world."""
+
+    c2w: NDArray[np.float64]
+
+    @property
+    def latent_c2w(self) -> Tensor:
+        """The cameras of the new latents [n, 4, 4]: each latent has the pose of its last frame."""
+        return torch.from_numpy(self.c2w[FRAMES_PER_LATENT - 1 :: FRAMES_PER_LATENT])
+
+
+class Session:
+    """Implements `worldwire.SessionLike` in process. Not thread-safe: one caller at a time.
+
+    plan: the clip plan. use_memory: False plays the same weights without memory slots.
+    """
+
+    def __init__(self, world: World, plan: ClipPlan, use_memory: bool = True):
+        self._world, self._plan, self._use_memory = world, plan, use_memory
+        self._memory: Memory | None = None
+        self._unfinished = False
+
+    # ------------------------------------------------------------------ the interface
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames that the next step returns: four for each new latent."""
+        held = self._memory.next_index if self._memory is not None else 1
+        return self._plan.new_latents(held) * FRAMES_PER_LATENT
+
+    def reset(
+        self,
+        prompt: str | None = None,
+        image: NDArray[np.uint8] | str | None = None,
+        seed: int = 0,
+        view: str = "first",
+        conditioning: Conditioning = "both",
+    ) -> Frame:
+        """Starts anew and returns frame 0 (see `SessionLike.reset`).
+
+        conditioning: what of the inputs the network is told. "keys" hides the cameras (and with them the memory),
+        "poses" hides keys and look.
+        """
+        world = self._world
+        self._view = world.check_view(view)
+        self._conditioning = _check_conditioning(conditioning)
+        start = world.start_picture(prompt, image)
+        self._text = world.encode_prompt(start.prompt)
+        self._generator = torch.Generator(world.device).manual_seed(seed)
+        self._origin_c2w = world.config.motion.camera(PlayerPose(), view)
+        self._player = PlayerPose()
+        self._actions = torch.zeros(1, 1, ACTION_SIZE)
+        self._frames = 0
+        self._memory = world.new_memory()
+        self._decoder = world.new_decoder()
+        self._unfinished = False
+        first = world.encode_image(start.pixels) if start.pixels is not None else self._first_picture()
+        move = Move(np.eye(4)[None])
+        self._memory.add(first, torch.from_numpy(move.c2w))
+        return next(self._show(first, move, (), StageTimer(world.device)))
+
+    def step(self, inputs: Inputs | Sequence[Inputs]) -> list[Frame]:
+        """The next `frames_per_step` frames."""
+        return list(self.stream(inputs))
+
+    def stream(self, inputs: Inputs | Sequence[Inputs]) -> Iterator[Frame]:
+        """A step whose frames come as soon as they are decoded; run it to its end before the next call."""
+        listed = per_frame(inputs, self.frames_per_step)
+        memory = self._started()
+        clock = StageTimer(self._world.device)
+        self._unfinished = True
+        with torch.inference_mode():
+            with clock("camera"):
+                move = self._move(listed)
+            with clock("memory"):
+                slots = self._recall(memory, move)
+            with clock("denoise"):
+                latents = self._imagine(memory, move, slots)
+        yield from self._show(latents, move, slots, clock)
+        memory.add(latents, move.latent_c2w)
+        self._unfinished = False
+
+    def save(self) -> bytes:
+        """The whole state, memory included, as one safetensors file."""
+        memory = self._started()
+        tensors: dict[str, Tensor] = {"rng": self._generator.get_state(), "text": self._text, "actions": self._actions}
+        tensors |= {f"memory.{name}": value for name, value in memory.state().items()}
+        tensors |= {f"decoder.{name}": value for name, value in self._decoder.state().items()}
+        facts = {
+            "format": STATE_FORMAT,
+            "world": self._world.config.name,
+            "plan": asdict(self._plan),
+            "frames": self._frames,
+            "view": self._view,
+            "conditioning": self._conditioning,
+            "player": asdict(self._player),
+        }
+        stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        return save_tensors(stored, metadata={"session": json.dumps(facts)})
+
+    def restore(self, state: bytes) -> None:
+        """Continues from a state of this world and clip plan; StateError for any other bytes."""
+        tensors, facts = _read_state(state)
+        mine = {"format": STATE_FORMAT, "world": self._world.config.name, "plan": asdict(self._plan)}
+        theirs = {name: facts.get(name) for name in mine}
+        if theirs != mine:
+            raise StateError("a saved state belongs to another session", expected=str(mine), got=str(theirs))
+        world = self._world
+        self._view, self._conditioning = facts["view"], facts["conditioning"]
+        self._frames, self._player = facts["frames"], PlayerPose(**facts["player"])
+        self._origin_c2w = world.config.motion.camera(PlayerPose(), self._view)
+        self._generator = torch.Generator(world.device)
+        self._generator.set_state(tensors["rng"])
+        self._text, self._actions = tensors["text"].to(world.device), tensors["actions"]
+        self._memory, self._decoder = world.new_memory(), world.new_decoder()
+        self._memory.load_state(_under("memory.", tensors))
+        self._decoder.load_state(_under("decoder.", tensors))
+        self._unfinished = False
+
+    def branch(self) -> Session:
+        """An independent session that goes on from here."""
+        other = Session(self._world, self._plan, self._use_memory)
+        other.restore(self.save())
+        return other
+
+    def close(self) -> None:
+        """Frees the memory and the decoder's state."""
+        self._memory = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ the five calls of a step
+
+    def _move(self, inputs: list[Inputs]) -> Move:
+        """1 camera: the pose of each frame (a given pose wins), and the actions for the network."""
+        motion, cameras = self._world.config.motion, []
+        for item in inputs:
+            if item.c2w is None:
+                self._player = motion.advance(self._player, item)
+                cameras.append(invert(self._origin_c2w) @ motion.camera(self._player, self._view))
+            else:
+                self._player = motion.player(self._origin_c2w @ item.c2w, self._view)
+                cameras.append(item.c2w)
+        self._note_actions(inputs)
+        return Move(np.stack(cameras))
+
+    def _recall(self, memory: Memory, move: Move) -> tuple[int, ...]:
+        """2 memory: the past latents that show what the new frames will see; all slots, or none.
+
+        The network was trained with every slot filled or with none, so slots without an overlapping view take the
+        newest latents that are left.
+        """
+        before = memory.next_index - self._plan.past
+        if not self._use_memory or self._conditioning == "keys" or before < self._plan.memory:
+            return ()
+        queries = move.latent_c2w.flip(0)[:: max(1, self._plan.new // MEMORY_QUERIES)]
+        chosen = memory.select(queries, self._plan.memory, before)
+        spare = (index for index in range(before - 1, -1, -1) if index not in chosen and index in memory)
+        while len(chosen) < self._plan.memory:
+            chosen.append(next(spare))
+        return tuple(chosen)
+
+    def _imagine(self, memory: Memory, move: Move, slots: tuple[int, ...]) -> Tensor:
+        """3 denoiser: [memory | past | noise] to clean new latents [n, C, h, w]."""
+        past = memory.newest(self._plan.past)
+        context = torch.cat([memory.latents(list(slots)), memory.latents(past)])
+        cameras = torch.cat([memory.c2w([*slots, *past]), move.latent_c2w.to(self._world.device)])
+        conditions = self._conditions(cameras, anchor=len(context) - 1, memory_latents=len(slots))
+        noise = self._noise(len(move.latent_c2w))
+        return self._world.denoiser.generate(conditions, context, noise, self._world.config.sampler.steps)
+
+    def _show(self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer) -> Iterator[Frame]:
+        """4 decoder: frames, one latent at a time; the last one carries the step's timings."""
+        shown, last = 0, len(move.c2w) - 1
+        for latent in latents:
+            with clock("decode"), torch.inference_mode():
+                pictures = self._decoder.decode(latent[None])
+            for pixels in pictures:
+                timings = dict(clock.stages_ms) if shown == last else {}
+                frame = Frame(self._frames, pixels, move.c2w[shown], 0, slots, timings)
+                self._frames, shown = self._frames + 1, shown + 1  # before the yield: `reset` takes one frame only
+                yield frame
+
+    # ------------------------------------------------------------------ parts of them
+
+    def _started(self) -> Memory:
+        if self._memory is None:
+            raise StateError("the session has not started", remedy="call reset() or restore() first")
+        if self._unfinished:
+            raise StateError("a stream was left before its end", remedy="exhaust it, or call reset() or restore()")
+        return self._memory
+
+    def _note_actions(self, inputs: list[Inputs]) -> None:
+        """Appends the network's action vectors of the new frames and forgets those that no window reaches."""
+        keys = torch.from_numpy(np.stack([item.key_vector() for item in inputs]))
+        look = torch.tensor([[item.yaw_deg, item.pitch_deg] for item in inputs])
+        actions = torch.cat([keys, mouse_vector(look)], dim=1)
+        steered_by_poses = all(item.c2w is not None for item in inputs) and not actions.any()
+        if self._conditioning == "poses" or steered_by_poses:
+            actions = torch.cat([null_keyboard(keys), null_mouse(look)], dim=1)
+        window = (self._plan.past + len(inputs) // FRAMES_PER_LATENT + 2) * FRAMES_PER_LATENT
+        self._actions = torch.cat([self._actions, actions[None]], dim=1)[:, -window:]
+
+    def _conditions(self, cameras: Tensor, anchor: int, memory_latents: int) -> ClipConditions:
+        """What the network is told. cameras: [L, 4, 4] of memory and window; anchor: index of the reference one."""
+        world, config = self._world, self._world.config
+        window = len(cameras) - memory_latents
+        actions = action_window(self._actions, window).to(world.device, world.dtype)
+        plucker = anchor_plucker(
+            cameras[None], cameras[None, anchor], config.intrinsics, config.latent_hw, config.dit.rays_per_cell
+        )
+        pose_known = torch.tensor([self._conditioning != "keys"], device=world.device)
+        return ClipConditions(
+            text=self._text,
+            plucker=plucker.to(world.dtype),
+            keyboard=actions[..., : len(KEYS)],
+            mouse=actions[..., len(KEYS) :],
+            memory_times=torch.arange(memory_latents, device=world.device),
+            window_times=torch.arange(window, device=world.device) + config.window_time_start,
+            pose_known=pose_known,
+        )
+
+    def _first_picture(self) -> Tensor:
+        """The image latent [1, C, h, w] that the prompt alone gives."""
+        world = self._world
+        camera = torch.eye(4, dtype=torch.float64, device=world.device)[None]
+        conditions = self._conditions(camera, anchor=0, memory_latents=0)
+        noise = self._noise(1)
+        with torch.inference_mode():
+            return world.denoiser.generate(conditions, noise[:0], noise, world.config.sampler.first_picture_steps)
+
+    def _noise(self, latents: int) -> Tensor:
+        shape = (latents, self._world.config.dit.in_dim, *self._world.config.latent_hw)
+        return torch.randn(shape, generator=self._generator, device=self._world.device)
+
+
+class StageTimer:
+    """Milliseconds by stage; waits for the device, so that a stage's time is its own."""
+
+    def __init__(self, device: torch.device):
+        self.stages_ms: dict[str, float] = {}
+        self._device = device
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elapsed_ms = (time.perf_counter() - start) * 1000
+        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + elapsed_ms
+
+
+def _check_conditioning(conditioning: str) -> Any:
+    if conditioning not in CONDITIONINGS:
+        raise ConfigError("unknown conditioning", expected=" or ".join(CONDITIONINGS), got=repr(conditioning))
+    return conditioning
+
+
+def _read_state(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a saved state, or StateError."""
+    try:
+        tensors = load_tensors(state)
+        header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])
+        facts = json.loads(header["__metadata__"]["session"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise StateError(f"a saved state cannot be read: {error}", expected="bytes that save() returned") from error
+    return tensors, facts
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,210 @@
+"""A world: weights and what goes with them, shared by all sessions that play in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from worldwire.api import WorldInfo
+from worldwire.errors import ConfigError, ImageError, MachineError
+from worldwire_runtime.config import ClipPlan, WorldConfig
+from worldwire_runtime.decoder import Decoder, DecoderStream
+from worldwire_runtime.denoiser import Denoiser
+from worldwire_runtime.memory import Memory
+from worldwire_runtime.model.checkpoint import load_module
+from worldwire_runtime.model.dit import DiT
+from worldwire_runtime.model.text import TinyTextEncoder
+from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.seed_images import SeedImages, check_picture
+
+log = logging.getLogger(__name__)
+
+PRESETS = Path(__file__).parent / "presets"
+CONFIG_FILE, DIT_FILE, VAE_FILE, TEXT_FILE = "config.json", "dit.safetensors", "vae.safetensors", "text.safetensors"
+PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class StartPicture:
+    """How a session begins: a picture uint8 [H, W, 3] (None: the prompt must make one) and a sentence."""
+
+    pixels: NDArray[np.uint8] | None
+    prompt: str
+
+
+class World:
+    """Weights on a device. Make one with `World.load`, then as many sessions as you like."""
+
+    def __init__(
+        self,
+        config: WorldConfig,
+        dit: DiT,
+        vae: VAE,
+        text_encoder: TinyTextEncoder,
+        seed_images: SeedImages,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        compiled: bool = False,
+    ):
+        self.config, self.seed_images, self.device, self.dtype = config, seed_images, device, dtype
+        self._vae = _settle(vae, device, dtype)
+        self._text_encoder = _settle(text_encoder, device, torch.float32)
+        self.denoiser = Denoiser(_settle(dit, device, dtype), config.sampler.shift, compiled=compiled)
+        self._decoder = Decoder(self._vae, compiled=compiled)
+
+    @classmethod
+    def load(
+        cls,
+        preset: str | Path = "tiny",
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        compiled: bool = False,
+    ) -> World:
+        """Loads a shipped preset by its name, or a folder with the same files. Needs no network.
+
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N". precision: "auto", "bfloat16" or
+        "float32"; "auto" is bfloat16 where the processor multiplies it natively. compiled: fuses the networks with
+        torch.compile, which takes a minute the first time and makes every later frame faster.
+        Raises ConfigError, CheckpointError or MachineError before any long work.
+        """
+        folder = preset_folder(preset)
+        place = pick_device(device)
+        dtype = pick_dtype(precision, place)
+        config = WorldConfig.from_file(folder / CONFIG_FILE)
+        with torch.device("meta"):
+            dit, vae, text = DiT(config.dit), VAE(config.vae), TinyTextEncoder(config.text)
+        load_module(dit, folder / DIT_FILE, dtype=dtype)
+        load_module(vae, folder / VAE_FILE, dtype=dtype)
+        load_module(text, folder / TEXT_FILE, dtype=torch.float32)
+        seeds = SeedImages(folder / "seeds", config.height, config.width)
+        return cls(config, dit, vae, text, seeds, device=place, dtype=dtype, compiled=compiled)
+
+    @property
+    def info(self) -> WorldInfo:
+        """What a client may know, for the default plan."""
+        return self.info_for(None)
+
+    def info_for(self, plan: str | None) -> WorldInfo:
+        """The same for a plan by name."""
+        info = self.config.info(self.config.plan(plan), self.seed_images.names)
+        cuda = self.device.type == "cuda"
+        here = {
+            "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
+            "gpus": int(cuda),
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+        return dataclasses.replace(info, extra=info.extra | here)
+
+    def session(self, plan: str | ClipPlan | None = None, memory: bool = True) -> Session:
+        """A new player's walk; call its `reset` first. memory: False plays without memory slots."""
+        chosen = plan if isinstance(plan, ClipPlan) else self.config.plan(plan)
+        return Session(self, chosen, use_memory=memory)
+
+    def close(self) -> None:
+        """Worlds need no closing; here so that local and remote ones end alike."""
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ what sessions ask for
+
+    def check_view(self, view: str) -> str:
+        """The view, if this world was trained for it."""
+        if view not in self.config.views:
+            raise ConfigError("unknown view", expected=" or ".join(self.config.views), got=repr(view))
+        return view
+
+    def start_picture(self, prompt: str | None, image: NDArray[np.uint8] | str | None) -> StartPicture:
+        """Resolves what `reset` was given: an image, the name of one, a prompt alone, or nothing (first image)."""
+        if image is None and prompt is not None:
+            return StartPicture(None, prompt)
+        if isinstance(image, np.ndarray):
+            return StartPicture(check_picture(image, self.config.height, self.config.width), prompt or "")
+        if image is not None and not isinstance(image, str):
+            raise ImageError("a seed image has the wrong type", expected="uint8 array or a name", got=type(image).__name__)
+        seed_image = self.seed_images.get(image)
+        return StartPicture(seed_image.pixels, seed_image.prompt if prompt is None else prompt)
+
+    def encode_prompt(self, prompt: str) -> Tensor:
+        """Text embedding [1, T, text_dim]; words that the world never learned are logged."""
+        unknown = self._text_encoder.unknown_words(prompt)
+        if unknown:
+            log.warning("the world %s was not trained on these words: %s", self.config.name, ", ".join(unknown))
+        with torch.inference_mode():
+            return self._text_encoder([prompt]).to(self.dtype)
+
+    def encode_image(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """The latent [1, C, h, w] of one picture uint8 [H, W, 3]."""
+        video = torch.from_numpy(pixels).to(self.device, self.dtype).permute(2, 0, 1)[None, :, None] / 127.5 - 1
+        with torch.inference_mode():
+            return self._vae.encode(video)[:, :, 0].float()
+
+    def new_memory(self) -> Memory:
+        """An empty memory on this world's device."""
+        return Memory(self.config.intrinsics, far_m=self.config.memory_far_m, device=self.device, dtype=self.dtype)
+
+    def new_decoder(self) -> DecoderStream:
+        """A decoder at the start of a stream."""
+        return DecoderStream(self._decoder)
+
+
+def preset_folder(preset: str | Path) -> Path:
+    """The folder of a shipped preset, or the given folder."""
+    for folder in (PRESETS / str(preset), Path(preset)):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    raise ConfigError(
+        "unknown preset",
+        expected=" or ".join(preset_names()) + f", or a folder with a {CONFIG_FILE}",
+        got=repr(str(preset)),
+        remedy="`worldwire models list` shows what is installed",
+    )
+
+
+def preset_names() -> list[str]:
+    """The presets that this installation ships."""
+    return sorted(path.parent.name for path in PRESETS.glob(f"*/{CONFIG_FILE}"))
+
+
+def pick_device(device: str) -> torch.device:
+    """The device by its name; "auto" is a GPU if there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError("unknown device", expected="auto, cpu, cuda or cuda:N", got=repr(device)) from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise MachineError(
+            f"there is no device {device}", got=f"{torch.cuda.device_count()} CUDA devices", remedy="use --device cpu"
+        )
+    return place
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The number format; "auto" is bfloat16 where the device multiplies it natively."""
+    if precision == "auto":
+        native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if native else torch.float32
+    if precision not in PRECISIONS:
+        raise ConfigError("unknown precision", expected="auto or " + " or ".join(PRECISIONS), got=repr(precision))
+    return PRECISIONS[precision]
+
+
+def _settle(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    return module.to(device, dtype).eval().requires_grad_(False)
+
+
+from worldwire_runtime.session import Session  # noqa: E402 - Session's module needs World's name only for types
