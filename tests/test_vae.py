@@ -109,9 +109,9 @@ def test_folding_pixels_puts_colour_then_column_then_row():
     video = torch.rand(2, 3, 3, 4, 6)
     folded = fold_pixels(video)
     colour, column, row = 2, 1, 0
-    assert folded.shape == (3, 2, 12, 2, 3)
-    torch.testing.assert_close(folded[1, 0, (colour * 2 + column) * 2 + row, 1, 2], video[0, colour, 1, 2, 5])
-    torch.testing.assert_close(unfold_pixels(folded), video)
+    assert folded.shape == (6, 12, 2, 3)
+    torch.testing.assert_close(folded[2, (colour * 2 + column) * 2 + row, 1, 2], video[0, colour, 1, 2, 5])
+    torch.testing.assert_close(unfold_pixels(folded, batch=2), video)
 
 
 def test_wrong_sizes_are_typed_errors():

@@ -22,7 +22,7 @@ class LossWeights:
     compares the change from frame to frame, `kl` keeps the latents' scale."""
 
     pixel: float = 1.0
-    gradient: float = 0.5
+    gradient: float = 0.25
     pyramid: float = 0.5
     motion: float = 0.25
     kl: float = 1e-4

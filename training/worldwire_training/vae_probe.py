@@ -19,7 +19,13 @@ import torch
 
 from worldwire_training.common import Ranks, load_config
 from worldwire_training.vae_data import MemoryFrames
-from worldwire_training.vae_training import VAETrainConfig, build_vae, count_parameters, loss_function
+from worldwire_training.vae_training import (
+    VAETrainConfig,
+    build_optimizers,
+    build_vae,
+    count_parameters,
+    loss_function,
+)
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +94,7 @@ def measure_speed(config: VAETrainConfig, phase: str, frames: MemoryFrames, rank
     begun = time.monotonic()
     vae, loss = build_vae(config, ranks), loss_function(config)
     cuda = ranks.device.type == "cuda"
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-5, fused=cuda)
+    optimizers = build_optimizers(list(vae.parameters()), config)
     images = phase == "images"
     per_step = config.image_batch if images else config.clip_batch * config.clip_frames
 
@@ -99,8 +105,9 @@ def measure_speed(config: VAETrainConfig, phase: str, frames: MemoryFrames, rank
             else frames.sample_clips(config.clip_batch, config.clip_frames)
         )
         loss(vae, picked)[0].backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+        vae.zero_grad(set_to_none=True)
 
     for _ in range(WARM_STEPS):
         step()

@@ -18,7 +18,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worldwire.errors import CheckpointError, ConfigError
-from worldwire_runtime.model.vae import VAE, CausalConv3d, ResidualBlock, VAEConfig
+from worldwire_runtime.model.vae import VAE, CausalConv3d, VAEConfig
 from worldwire_training.common import (
     EMA,
     Budget,
@@ -47,6 +47,7 @@ from worldwire_training.common import (
     set_random_state,
     warmup_cosine,
 )
+from worldwire_training.muon import Muon, is_matrix
 from worldwire_training.vae_data import FrameSource, MemoryFrames, augment, to_video
 from worldwire_training.vae_fast import speed_up
 from worldwire_training.vae_losses import LossWeights, psnr_db, vae_loss
@@ -64,6 +65,8 @@ HISTORY = "vae_log.json"
 SHEET = "vae_sheet.png"
 LOGVAR_RANGE = (-20.0, 10.0)
 ADAM_BETAS = (0.9, 0.99)
+ADAM_RATE_SHARE = 1 / 3
+"""Learning rate of biases and gains (Adam), as a share of that of the weights (Muon)."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,9 @@ class VAETrainConfig:
     image_batch: int = 96
     clip_batch: int = 12
     clip_frames: int = 17
-    peak_rate: float = 1.5e-3
+    peak_rate: float = 5e-3
     final_rate: float = 1e-4
     warmup_steps: int = 200
-    weight_decay: float = 0.01
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
     latent_noise: float = 0.1
@@ -159,13 +161,7 @@ class VAETrainer:
         self.vae = build_vae(config, ranks)
         self.parameters = list(self.vae.parameters())
         self.ema = EMA(self.vae, config.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=config.peak_rate,
-            betas=ADAM_BETAS,
-            weight_decay=config.weight_decay,
-            fused=ranks.device.type == "cuda",
-        )
+        self.optimizers = build_optimizers(self.parameters, config)
         self.loss = loss_function(config)
         self.curves, self.bar = ScalarLog(output, ranks), Progress("vae", ranks)
         self.step, self.phase_start = 0, 0
@@ -190,13 +186,14 @@ class VAETrainer:
         rate = warmup_cosine(
             self.step - self.phase_start, progress, config.peak_rate, config.final_rate, config.warmup_steps
         )
-        set_learning_rate(self.optimizer, rate)
         loss, squared_error = self.loss(self.vae, self._sample())
-        self.optimizer.zero_grad(set_to_none=True)
+        self.vae.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.parameters, self.ranks)
         torch.nn.utils.clip_grad_norm_(self.parameters, config.gradient_clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            set_learning_rate(optimizer, rate)
+            optimizer.step()
         self.ema.update(self.vae)
         self.step += 1
         if self.step % config.log_every == 0:
@@ -253,7 +250,7 @@ class VAETrainer:
             "model_config": json.dumps(asdict(self.config.model)),
             "vae": self.vae.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "budget": self.budget.state_dict(),
             "random": random_state(),
             "step": self.step,
@@ -273,7 +270,8 @@ class VAETrainer:
             raise CheckpointError(f"{path} is of another VAE", expected=ours, got=state["model_config"])
         self.vae.load_state_dict(state["vae"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.budget.load_state_dict(state["budget"])
         self.step, self.phase, self.phase_start = state["step"], state["phase"], state["phase_start"]
         self.history, self.seconds_before = state["history"], state["seconds"]
@@ -340,19 +338,26 @@ def build_vae(config: VAETrainConfig, ranks: Ranks) -> VAE:
     return vae
 
 
+def build_optimizers(
+    parameters: Sequence[torch.nn.Parameter], config: VAETrainConfig
+) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the weights, Adam for biases and gains."""
+    matrices = [parameter for parameter in parameters if is_matrix(parameter)]
+    others = {"params": [p for p in parameters if not is_matrix(p)], "lr_scale": ADAM_RATE_SHARE}
+    adam = torch.optim.Adam([others], lr=config.peak_rate, betas=ADAM_BETAS, fused=parameters[0].is_cuda)
+    return Muon(matrices, lr=config.peak_rate), adam
+
+
 @torch.no_grad()
 def prepare_for_images(vae: VAE) -> None:
     """Start as an image VAE that repeats frames, so that what single images teach carries over to clips.
 
-    Past taps begin at zero, frame pairs are averaged on the way down and repeated on the way up, and the
-    second convolution of every residual block begins at zero.
+    Past taps begin at zero, frame pairs are averaged on the way down and repeated on the way up.
     """
     for name, module in vae.named_modules():
         if isinstance(module, CausalConv3d) and module.kernel_size[0] > 1:
             module.weight[:, :, :-1] = 0.0
             module.weight[:, :, -1] *= math.sqrt(module.kernel_size[0])
-        if isinstance(module, ResidualBlock):
-            torch.nn.init.zeros_(module.residual["6"].weight)
         if name.endswith("time_conv"):
             repeats = module.weight.shape[0] // module.weight.shape[1]
             identity = (
