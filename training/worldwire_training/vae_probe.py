@@ -47,15 +47,14 @@ class Variant:
 VARIANTS = (
     Variant("as configured", "images", {}, {}),
     Variant("as configured", "clips", {}, {}),
-    Variant("widths 32/32", "images", {"dim": 32, "dec_dim": 32}, {}),
-    Variant("widths 32/32", "clips", {"dim": 32, "dec_dim": 32}, {}),
-    Variant("widths 16/16, mult 1 2 8 8", "clips", {"dim": 16, "dec_dim": 16, "dim_mult": (1, 2, 8, 8)}, {}),
+    Variant("widths 24/24", "images", {"dim": 24, "dec_dim": 24}, {}),
+    Variant("widths 24/24", "clips", {"dim": 24, "dec_dim": 24}, {}),
+    Variant("widths 32/24", "clips", {"dim": 32, "dec_dim": 24}, {}),
     Variant("cudnn.benchmark", "images", {}, {"cudnn_benchmark": True}),
     Variant("cudnn.benchmark", "clips", {}, {"cudnn_benchmark": True}),
     Variant("double clip batch", "clips", {}, {"clip_batch": 24}),
     Variant("nothing compiled", "images", {}, {"compile": "none"}),
     Variant("nothing compiled", "clips", {}, {"compile": "none"}),
-    Variant("2 encoder blocks", "clips", {"num_res_blocks": 2}, {}),
     Variant("whole compiled", "images", {}, {"compile": "whole"}),
     Variant("whole compiled", "clips", {}, {"compile": "whole"}),
 )

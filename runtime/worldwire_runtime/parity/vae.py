@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldwire_runtime.model.checkpoint import load_into
 from worldwire_runtime.model.vae import VAE, VAEConfig
-
-WEIGHT_PREFIX = "w."
+from worldwire_runtime.parity.common import WEIGHT_PREFIX, relative_error, weights
 
 
 def recognises(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
@@ -35,13 +35,5 @@ def load_case(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> VAE:
     """The case's VAE, with its weights under their official names."""
     known = {field.name for field in fields(VAEConfig)}
     vae = VAE(VAEConfig(**{name: value for name, value in spec.items() if name in known})).eval()
-    weights = {name: value for name, value in tensors.items() if name.startswith(WEIGHT_PREFIX)}
-    vae.load_state_dict({name.removeprefix(WEIGHT_PREFIX): value for name, value in weights.items()})
+    load_into(vae, weights(tensors))
     return vae
-
-
-def relative_error(ours: Tensor, reference: Tensor) -> float:
-    """||ours - reference|| / ||reference||; infinite when the shapes differ."""
-    if ours.shape != reference.shape:
-        return float("inf")
-    return float((ours - reference).norm() / reference.norm())
