@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import time
@@ -59,10 +60,15 @@ def compiler_missing() -> str | None:
     return None
 
 
+def _leaves(args: tuple[Any, ...]) -> list[Any]:
+    """Tensors and plain values of nested tuples, lists and dataclasses (which pytree takes for leaves)."""
+    opened = [vars(arg) if dataclasses.is_dataclass(arg) else arg for arg in args]
+    return pytree.tree_leaves(opened)
+
+
 def _shapes(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    leaves = pytree.tree_leaves(args)
-    return tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    return tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in _leaves(args))
 
 
 def _on_cpu(args: tuple[Any, ...]) -> bool:
-    return all(leaf.device.type == "cpu" for leaf in pytree.tree_leaves(args) if isinstance(leaf, Tensor))
+    return all(leaf.device.type == "cpu" for leaf in _leaves(args) if isinstance(leaf, Tensor))
