@@ -1,4 +1,4 @@
-"""Small random worlds on disk, in the same format as the shipped presets, for tests of everything above the model."""
+"""Small random worlds on disk, like the shipped presets, for tests of everything above the model."""
 
 from __future__ import annotations
 

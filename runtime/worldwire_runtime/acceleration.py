@@ -19,7 +19,7 @@ WARM_CALLS = 2  # shapes must repeat before they count as a session's steady sta
 
 
 class SteadyCompiled:
-    """A function that is compiled once, for the first argument shapes that repeat, and runs eagerly for all others.
+    """A function that is compiled for the first argument shapes that repeat, and runs eagerly for all others.
 
     A session's first clips each have shapes of their own; compiling for every one of them would cost minutes.
     """
@@ -45,7 +45,7 @@ class SteadyCompiled:
         start = time.perf_counter()
         name = self._function.__name__
         log.info("compiling %s for this session's shapes (once; kept on disk)", name)
-        options = {"freezing": True} if _on_cpu(args) else {}
+        options: dict[str, Any] = {"freezing": True} if _on_cpu(args) else {}
         self._compiled = torch.compile(self._function, dynamic=False, options=options)
         self._shapes = shapes
         result = self._compiled(*args)

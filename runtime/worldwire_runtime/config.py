@@ -32,8 +32,8 @@ T = TypeVar("T")
 class ClipPlan:
     """How many latents a clip holds (paper: 15 / 4 / 10 / 5).
 
-    first: latents of the first clip, the image's own included. past: clean latents before the new ones, once there
-    are that many. new: latents that one step generates, 4 frames each. memory: retrieved latents beside them.
+    first: latents of the first clip, the image's own included. past: clean latents before the new ones, once
+    there are that many. new: latents of one step, 4 frames each. memory: retrieved latents beside them.
     """
 
     first: int
@@ -56,7 +56,7 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """The few-step flow sampler: `steps` at noise levels bent by `shift`; more of them for a first picture."""
+    """The few-step flow sampler: `steps` at noise levels bent by `shift`; more for a first picture."""
 
     steps: int = 4
     shift: float = 3.0
@@ -67,8 +67,8 @@ class SamplerConfig:
 class WorldConfig:
     """One world. Lengths in pixels, angles in degrees; the plans are named, `default_plan` is one of them.
 
-    window_time_start: rotary time of a clip's first window latent; memory slots count up from 0 below it, so that
-    times stay relative to the clip and a session never runs out of them.
+    window_time_start: rotary time of a clip's first window latent; memory slots count up from 0 below it, so
+    that times stay relative to the clip and a session never runs out of them.
     """
 
     name: str
@@ -97,7 +97,11 @@ class WorldConfig:
             )
         largest = max(plan.memory for plan in self.plans.values()) if self.plans else 0
         if largest > self.window_time_start:
-            raise ConfigError("memory times reach into the window", expected=f"<= {self.window_time_start} slots", got=str(largest))
+            raise ConfigError(
+                "memory times reach into the window",
+                expected=f"<= {self.window_time_start} slots",
+                got=str(largest),
+            )
         self.plan()
 
     @property
@@ -147,7 +151,9 @@ class WorldConfig:
         try:
             values = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}", expected="a worldwire config.json") from error
+            raise ConfigError(
+                f"{path} cannot be read: {error}", expected="a worldwire config.json"
+            ) from error
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT_VERSION:
             raise ConfigError(f"{path} has another format", expected=f'"format": {FORMAT_VERSION}')
         return cls.from_dict(values)
@@ -162,7 +168,9 @@ class WorldConfig:
             "text": TinyTextConfig.from_dict,
             "sampler": lambda section: build(SamplerConfig, section, "sampler"),
             "motion": lambda section: build(MotionModel, _tuples(section), "motion"),
-            "plans": lambda section: {name: build(ClipPlan, plan, f"plans.{name}") for name, plan in section.items()},
+            "plans": lambda section: {
+                name: build(ClipPlan, plan, f"plans.{name}") for name, plan in section.items()
+            },
         }
         for name, read in sections.items():
             if name in given:
@@ -184,7 +192,11 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ConfigError(
             f"{where} has wrong keys",
             expected=", ".join(fields),
-            got="; ".join(f"{what}: {', '.join(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names),
+            got="; ".join(
+                f"{what}: {', '.join(names)}"
+                for what, names in (("unknown", unknown), ("missing", missing))
+                if names
+            ),
         )
     return kind(**values)
 

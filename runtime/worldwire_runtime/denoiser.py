@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +16,13 @@ from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule
 class Denoiser:
     """Samples clips with a `DiT` in either attention mode.
 
-    shift: how far the noise levels are bent towards noise. compiled: fuse the network's three calls for the shapes
+    shift: how far the noise levels are bent towards noise. compiled: fuse the network's calls for the shapes
     of a session's steady state.
     """
 
     def __init__(self, dit: DiT, shift: float, *, compiled: bool = False):
         self._dit, self._shift = dit, shift
-        fuse: Callable[[Callable], Callable] = SteadyCompiled if compiled else lambda function: function
+        fuse = SteadyCompiled if compiled else _plain
         self._prepare, self._forward = fuse(dit.prepare), fuse(dit.forward)
         self._encode_context, self._denoise = fuse(dit.encode_context), fuse(dit.denoise)
 
@@ -30,14 +31,20 @@ class Denoiser:
 
         context: [c, C, h, w] clean latents, memory first, then the past; c may be 0.
         """
-        batch = self.generate_batch(conditions, context.transpose(0, 1)[None], noise.transpose(0, 1)[None], steps)
+        batch = self.generate_batch(
+            conditions, context.transpose(0, 1)[None], noise.transpose(0, 1)[None], steps
+        )
         return batch[0].transpose(0, 1)
 
-    def generate_batch(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+    def generate_batch(
+        self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int
+    ) -> Tensor:
         """The same for a batch: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
         prepared = self._prepare(conditions)
         context = context.to(conditions.plucker.dtype)
-        velocity = self._cached(prepared, context) if self._caches(context) else self._joint(prepared, context)
+        velocity = (
+            self._cached(prepared, context) if self._caches(context) else self._joint(prepared, context)
+        )
         return euler(velocity, noise.float(), flow_schedule(steps, self._shift))
 
     def _caches(self, context: Tensor) -> bool:
@@ -62,6 +69,10 @@ class Denoiser:
             return self._forward(latents, times, prepared, clean).float()
 
         return velocity
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
 
 
 def _timesteps(x: Tensor, timestep: float) -> Tensor:

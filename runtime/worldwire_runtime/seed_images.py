@@ -61,7 +61,9 @@ def read_picture(path: Path, height: int, width: int) -> NDArray[np.uint8]:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ImageError(f"{path} cannot be read as a picture: {error}", remedy="use a PNG or JPEG file") from error
+        raise ImageError(
+            f"{path} cannot be read as a picture: {error}", remedy="use a PNG or JPEG file"
+        ) from error
     return check_picture(pixels, height, width)
 
 

@@ -85,8 +85,8 @@ class Session:
     ) -> Frame:
         """Starts anew and returns frame 0 (see `SessionLike.reset`).
 
-        conditioning: what of the inputs the network is told. "keys" hides the cameras (and with them the memory),
-        "poses" hides keys and look.
+        conditioning: what of the inputs the network is told. "keys" hides the cameras (and with them the
+        memory), "poses" hides keys and look.
         """
         world = self._world
         self._view = world.check_view(view)
@@ -130,7 +130,11 @@ class Session:
     def save(self) -> bytes:
         """The whole state, memory included, as one safetensors file."""
         memory = self._started()
-        tensors: dict[str, Tensor] = {"rng": self._generator.get_state(), "text": self._text, "actions": self._actions}
+        tensors: dict[str, Tensor] = {
+            "rng": self._generator.get_state(),
+            "text": self._text,
+            "actions": self._actions,
+        }
         tensors |= {f"memory.{name}": value for name, value in memory.state().items()}
         tensors |= {f"decoder.{name}": value for name, value in self._decoder.state().items()}
         facts = {
@@ -198,8 +202,8 @@ class Session:
     def _recall(self, memory: Memory, move: Move) -> tuple[int, ...]:
         """2 memory: the past latents that show what the new frames will see; all slots, or none.
 
-        The network was trained with every slot filled or with none, so slots without an overlapping view take the
-        newest latents that are left.
+        The network was trained with every slot filled or with none, so slots without an overlapping view take
+        the newest latents that are left.
         """
         before = memory.next_index - self._plan.past
         if not self._use_memory or self._conditioning == "keys" or before < self._plan.memory:
@@ -220,7 +224,9 @@ class Session:
         noise = self._noise(len(move.latent_c2w))
         return self._world.denoiser.generate(conditions, context, noise, self._world.config.sampler.steps)
 
-    def _show(self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer) -> Iterator[Frame]:
+    def _show(
+        self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer
+    ) -> Iterator[Frame]:
         """4 decoder: frames, one latent at a time; the last one carries the step's timings."""
         shown, last = 0, len(move.c2w) - 1
         for latent in latents:
@@ -229,7 +235,10 @@ class Session:
             for pixels in pictures:
                 timings = dict(clock.stages_ms) if shown == last else {}
                 frame = Frame(self._frames, pixels, move.c2w[shown], 0, slots, timings)
-                self._frames, shown = self._frames + 1, shown + 1  # before the yield: `reset` takes one frame only
+                self._frames, shown = (
+                    self._frames + 1,
+                    shown + 1,
+                )  # before the yield: `reset` takes one frame only
                 yield frame
 
     # ------------------------------------------------------------------ parts of them
@@ -238,7 +247,9 @@ class Session:
         if self._memory is None:
             raise StateError("the session has not started", remedy="call reset() or restore() first")
         if self._unfinished:
-            raise StateError("a stream was left before its end", remedy="exhaust it, or call reset() or restore()")
+            raise StateError(
+                "a stream was left before its end", remedy="exhaust it, or call reset() or restore()"
+            )
         return self._memory
 
     def _note_actions(self, inputs: list[Inputs]) -> None:
@@ -253,12 +264,16 @@ class Session:
         self._actions = torch.cat([self._actions, actions[None]], dim=1)[:, -window:]
 
     def _conditions(self, cameras: Tensor, anchor: int, memory_latents: int) -> ClipConditions:
-        """What the network is told. cameras: [L, 4, 4] of memory and window; anchor: index of the reference one."""
+        """What the network is told. cameras: [L, 4, 4] of memory and window; anchor: index of one of them."""
         world, config = self._world, self._world.config
         window = len(cameras) - memory_latents
         actions = action_window(self._actions, window).to(world.device, world.dtype)
         plucker = anchor_plucker(
-            cameras[None], cameras[None, anchor], config.intrinsics, config.latent_hw, config.dit.rays_per_cell
+            cameras[None],
+            cameras[None, anchor],
+            config.intrinsics,
+            config.latent_hw,
+            config.dit.rays_per_cell,
         )
         pose_known = torch.tensor([self._conditioning != "keys"], device=world.device)
         return ClipConditions(
@@ -278,7 +293,9 @@ class Session:
         conditions = self._conditions(camera, anchor=0, memory_latents=0)
         noise = self._noise(1)
         with torch.inference_mode():
-            return world.denoiser.generate(conditions, noise[:0], noise, world.config.sampler.first_picture_steps)
+            return world.denoiser.generate(
+                conditions, noise[:0], noise, world.config.sampler.first_picture_steps
+            )
 
     def _noise(self, latents: int) -> Tensor:
         shape = (latents, self._world.config.dit.in_dim, *self._world.config.latent_hw)
@@ -315,7 +332,9 @@ def _read_state(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])
         facts = json.loads(header["__metadata__"]["session"])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise StateError(f"a saved state cannot be read: {error}", expected="bytes that save() returned") from error
+        raise StateError(
+            f"a saved state cannot be read: {error}", expected="bytes that save() returned"
+        ) from error
     return tensors, facts
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +28,15 @@ from worldwire_runtime.seed_images import SeedImages, check_picture
 log = logging.getLogger(__name__)
 
 PRESETS = Path(__file__).parent / "presets"
-CONFIG_FILE, DIT_FILE, VAE_FILE, TEXT_FILE = "config.json", "dit.safetensors", "vae.safetensors", "text.safetensors"
+CONFIG_FILE, DIT_FILE, VAE_FILE, TEXT_FILE = (
+    "config.json",
+    "dit.safetensors",
+    "vae.safetensors",
+    "text.safetensors",
+)
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,8 @@ class World:
         """Loads a shipped preset by its name, or a folder with the same files. Needs no network.
 
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N". precision: "auto", "bfloat16" or
-        "float32"; "auto" is bfloat16 where the processor multiplies it natively. compiled: fuses the networks with
-        torch.compile, which takes a minute the first time and makes every later frame faster.
+        "float32"; "auto" is bfloat16 where the processor multiplies it natively. compiled: fuses the networks
+        with torch.compile, which takes a minute the first time and makes every later frame faster.
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
         folder = preset_folder(preset)
@@ -127,13 +135,15 @@ class World:
         return view
 
     def start_picture(self, prompt: str | None, image: NDArray[np.uint8] | str | None) -> StartPicture:
-        """Resolves what `reset` was given: an image, the name of one, a prompt alone, or nothing (first image)."""
+        """Resolves what `reset` was given: an image, the name of one, a prompt alone, or nothing."""
         if image is None and prompt is not None:
             return StartPicture(None, prompt)
         if isinstance(image, np.ndarray):
             return StartPicture(check_picture(image, self.config.height, self.config.width), prompt or "")
         if image is not None and not isinstance(image, str):
-            raise ImageError("a seed image has the wrong type", expected="uint8 array or a name", got=type(image).__name__)
+            raise ImageError(
+                "a seed image has the wrong type", expected="uint8 array or a name", got=type(image).__name__
+            )
         seed_image = self.seed_images.get(image)
         return StartPicture(seed_image.pixels, seed_image.prompt if prompt is None else prompt)
 
@@ -141,19 +151,25 @@ class World:
         """Text embedding [1, T, text_dim]; words that the world never learned are logged."""
         unknown = self._text_encoder.unknown_words(prompt)
         if unknown:
-            log.warning("the world %s was not trained on these words: %s", self.config.name, ", ".join(unknown))
+            log.warning(
+                "the world %s was not trained on these words: %s", self.config.name, ", ".join(unknown)
+            )
         with torch.inference_mode():
             return self._text_encoder([prompt]).to(self.dtype)
 
     def encode_image(self, pixels: NDArray[np.uint8]) -> Tensor:
         """The latent [1, C, h, w] of one picture uint8 [H, W, 3]."""
-        video = torch.from_numpy(pixels).to(self.device, self.dtype).permute(2, 0, 1)[None, :, None] / 127.5 - 1
+        video = (
+            torch.from_numpy(pixels).to(self.device, self.dtype).permute(2, 0, 1)[None, :, None] / 127.5 - 1
+        )
         with torch.inference_mode():
             return self._vae.encode(video)[:, :, 0].float()
 
     def new_memory(self) -> Memory:
         """An empty memory on this world's device."""
-        return Memory(self.config.intrinsics, far_m=self.config.memory_far_m, device=self.device, dtype=self.dtype)
+        return Memory(
+            self.config.intrinsics, far_m=self.config.memory_far_m, device=self.device, dtype=self.dtype
+        )
 
     def new_decoder(self) -> DecoderStream:
         """A decoder at the start of a stream."""
@@ -188,7 +204,9 @@ def pick_device(device: str) -> torch.device:
         raise ConfigError("unknown device", expected="auto, cpu, cuda or cuda:N", got=repr(device)) from error
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise MachineError(
-            f"there is no device {device}", got=f"{torch.cuda.device_count()} CUDA devices", remedy="use --device cpu"
+            f"there is no device {device}",
+            got=f"{torch.cuda.device_count()} CUDA devices",
+            remedy="use --device cpu",
         )
     return place
 
@@ -196,14 +214,20 @@ def pick_device(device: str) -> torch.device:
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The number format; "auto" is bfloat16 where the device multiplies it natively."""
     if precision == "auto":
-        native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        native = (
+            device.type == "cuda"
+            or torch.cpu._is_avx512_bf16_supported()
+            or torch.cpu._is_amx_tile_supported()
+        )
         return torch.bfloat16 if native else torch.float32
     if precision not in PRECISIONS:
-        raise ConfigError("unknown precision", expected="auto or " + " or ".join(PRECISIONS), got=repr(precision))
+        raise ConfigError(
+            "unknown precision", expected="auto or " + " or ".join(PRECISIONS), got=repr(precision)
+        )
     return PRECISIONS[precision]
 
 
-def _settle(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _settle(module: Network, device: torch.device, dtype: torch.dtype) -> Network:
     return module.to(device, dtype).eval().requires_grad_(False)
 
 

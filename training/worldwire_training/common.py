@@ -317,7 +317,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 def random_state() -> dict[str, Any]:
     """The state of torch's, NumPy's and Python's global generators, as plain data for a checkpoint."""
-    _, numpy_keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    numpy_state: Any = np.random.get_state(legacy=True)
+    _, numpy_keys, position, has_gauss, cached = numpy_state
     version, python_keys, gauss = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),

@@ -42,14 +42,15 @@ class Muon(torch.optim.Optimizer):
     def _update(
         self, parameters: list[nn.Parameter], shape: tuple[int, int], rate: float, momentum: float
     ) -> None:
-        gradients = [parameter.grad for parameter in parameters]
+        weights: list[Tensor] = list(parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         averages = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
         torch._foreach_mul_(averages, momentum)
         torch._foreach_add_(averages, gradients)
         ahead = torch._foreach_add(gradients, averages, alpha=momentum)
         directions = orthogonalise(torch.stack([one.reshape(shape) for one in ahead]))
         shaped = [d.reshape(p.shape) for d, p in zip(directions.unbind(0), parameters, strict=True)]
-        torch._foreach_add_(parameters, shaped, alpha=-rate * ADAM_LIKE_SCALE * max(shape) ** 0.5)
+        torch._foreach_add_(weights, shaped, alpha=-rate * ADAM_LIKE_SCALE * max(shape) ** 0.5)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

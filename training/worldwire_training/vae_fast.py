@@ -9,11 +9,11 @@ per channel count, as a function of rows.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from worldwire_runtime.model.vae import NORM_EPSILON, VAE, CausalConv3d, ChannelNorm
 
@@ -44,7 +44,7 @@ class TapSum(torch.autograd.Function):
     """`CausalConv3d.convolve` with every tap added in place, forwards and backwards."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, length: int, batch: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, length: int, batch: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.length, ctx.batch = length, batch
         padding = (weight.shape[3] // 2, weight.shape[4] // 2)
@@ -54,7 +54,7 @@ class TapSum(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         newest = slice(x.shape[0] - ctx.length, None)

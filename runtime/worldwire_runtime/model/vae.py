@@ -479,6 +479,9 @@ def batch_major(x: Tensor, batch: int) -> Tensor:
 class VAE(nn.Module):
     """Encoder and streaming decoder. See the module's page for the layout."""
 
+    latent_mean: Tensor
+    latent_std: Tensor
+
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
