@@ -59,7 +59,12 @@ def test_the_first_query_gets_its_best(overlaps):
 
 def test_queries_take_turns_and_the_newest_of_equals_wins():
     overlaps = torch.tensor([[0.9, 0.8, 0.0, 0.0], [0.9, 0.0, 0.5, 0.5]])
-    assert select_memory(overlaps, 4) == [0, 3, 1, 2]
+    assert select_memory(overlaps, 4, indices=[0, 10, 20, 30]) == [0, 3, 1, 2]
+
+
+def test_neighbours_of_a_chosen_latent_come_last():
+    overlaps = torch.tensor([[0.9, 1.0, 0.9, 0.9, 0.2, 0.0]])
+    assert select_memory(overlaps, 6) == [1, 4, 3, 2, 0]
 
 
 # ---------------------------------------------------------------------- recall

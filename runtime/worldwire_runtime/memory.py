@@ -8,6 +8,7 @@ from copy import copy
 from itertools import pairwise
 from typing import Literal, Self, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,32 +23,34 @@ CAPACITY = 4096  # latents: the last 17 minutes at 16 frames/s in full, and what
 POINTS = 256  # sample points per frustum
 POINT_SEED = 0  # one fixed sample, so that equal sessions recall equally
 RECENCY = 1e-3  # the newest of equal overlaps wins; less than one of the sample points counts
+SPACING = 2  # latents: half a second at 16 frames/s; nearer ones show almost the same view
 RECENT = 64  # latents that thinning leaves alone, more than any past window holds
 OFFICIAL_SINK = 1  # the latent that the official selection pins to the last slot
 _FIRST_ROWS = 64
 
 
-def select_memory(overlaps: Tensor, slots: int) -> list[int]:
+def select_memory(overlaps: Tensor, slots: int, indices: Sequence[int] | None = None) -> list[int]:
     """Which candidates fill the memory slots: for each query in turn the best one not yet taken.
 
-    overlaps: [Q, K], candidates from old to new; the newest wins ties. Returns up to `slots` different
-    columns; fewer where no other candidate overlaps with any query. Waits once for the device.
+    Latents next to a chosen one show almost the same: they are taken only where nothing else overlaps, so
+    that the slots hold different views. overlaps: [Q, K], candidates from old to new; the newest wins ties.
+    indices: the candidates' latent indices (default 0 .. K-1). Returns up to `slots` different columns; fewer
+    where no other candidate overlaps with any query. Waits once for the device, for Q * K numbers.
     """
-    candidates = overlaps.shape[1]
-    newest_first = RECENCY / max(1, candidates) * torch.arange(candidates, device=overlaps.device)
-    ranked = (overlaps + newest_first).topk(min(slots, candidates), dim=1).indices
-    seen = (overlaps.gather(1, ranked) > 0).int()
-    queues = [
-        [column for column, useful in zip(columns, flags, strict=True) if useful]
-        for columns, flags in torch.stack([ranked, seen], dim=1).tolist()
-    ]
-    chosen: list[int] = []
-    while len(chosen) < slots and any(queues):
-        for queue in queues:
-            while queue and queue[0] in chosen:
-                queue.pop(0)
-            if queue and len(chosen) < slots:
-                chosen.append(queue.pop(0))
+    shares = overlaps.cpu().numpy()
+    count = shares.shape[1]
+    place = np.arange(count) if indices is None else np.asarray(indices)
+    scores = shares + RECENCY / max(1, count) * np.arange(count)
+    free, apart, chosen = shares > 0, np.ones(count, dtype=bool), list[int]()
+    while len(chosen) < slots and free.any():
+        for query in range(len(shares)):
+            open_here = free[query] & apart if (free[query] & apart).any() else free[query]
+            if len(chosen) == slots or not open_here.any():
+                continue
+            best = int(np.where(open_here, scores[query], -1.0).argmax())
+            free[:, best] = False
+            apart &= np.abs(place - place[best]) > SPACING
+            chosen.append(best)
     return chosen
 
 
@@ -127,7 +130,7 @@ class Memory:
         if self._selection == "official":
             return self._select_official(queries, candidates, slots)
         shares = overlap(queries, candidates, self._points, self._intrinsics, self._near_m, self._far_m)
-        return [self._indices[row] for row in select_memory(shares, slots)]
+        return [self._indices[row] for row in select_memory(shares, slots, self._indices[:count])]
 
     def newest(self, count: int) -> list[int]:
         """Indices of the newest latents, at most `count`, oldest of them first."""

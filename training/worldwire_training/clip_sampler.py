@@ -23,7 +23,7 @@ from worldwire_runtime.conditioning import (
     null_mouse,
 )
 from worldwire_runtime.config import WorldConfig
-from worldwire_runtime.memory import RECENCY
+from worldwire_runtime.memory import RECENCY, SPACING
 from worldwire_runtime.model.dit import ClipConditions
 from worldwire_training.latents import LatentStore
 
@@ -33,6 +33,8 @@ MEMORY_QUERIES = 2
 """Sessions ask their memory with about this many of the new cameras, the newest first."""
 MOST_DRAWS = 1024
 """Attention kernels take at most 65,535 sequences, and an action module makes one of each token position."""
+NEAR_RANK, BLIND_RANK = 2.0, 8.0
+"""Latents next to a chosen one come after all others that overlap; those without overlap come last."""
 MOST_POSES_DROPPED = 0.8
 """Of the clips without memory, at least the rest knows its poses."""
 
@@ -289,20 +291,22 @@ def query_latents(new: int, device: torch.device) -> Tensor:
 
 
 def choose_memory(overlap: Tensor, any_view: Tensor, allowed: Tensor, distracted: Tensor) -> Tensor:
-    """Different latents for each slot, [B, slots]: per query in turn the best one that is not yet taken.
+    """Different latents for each slot, [B, slots]: `select_memory` for a batch, without leaving the device.
 
-    overlap: [B, Q, K] with the queries. any_view: [B, K] random scores, which count instead where
+    overlap: [B, Q, K] with the queries. any_view: [B, K] random scores below 1, which count instead where
     `distracted` [B, slots] is. allowed: [B, K], at least `slots` per sample. Without overlap the newest
     latent is taken.
     """
     candidates, slots = overlap.shape[-1], distracted.shape[1]
-    newest_first = RECENCY / candidates * torch.arange(candidates, device=overlap.device)
-    free = allowed.clone()
-    picks = []
+    place = torch.arange(candidates, device=overlap.device)
+    newest_first = RECENCY / candidates * place
+    free, near, picks = allowed.clone(), torch.zeros_like(allowed), []
     for slot in range(slots):
-        best = overlap[:, slot % overlap.shape[1]] + newest_first
+        share = overlap[:, slot % overlap.shape[1]]
+        best = share + newest_first - NEAR_RANK * near - BLIND_RANK * (share <= 0)
         score = torch.where(distracted[:, slot, None], any_view, best)
-        pick = score.masked_fill(~free, -1.0).argmax(dim=1, keepdim=True)
+        pick = score.masked_fill(~free, -torch.inf).argmax(dim=1, keepdim=True)
         free.scatter_(1, pick, False)
+        near = near | ((place - pick).abs() <= SPACING)
         picks.append(pick)
     return torch.cat(picks, dim=1)
