@@ -87,7 +87,7 @@ class FakeSession:
     def frames_per_step(self) -> int:
         return (self.plan["first"] - 1 if self._index <= 0 else self.plan["new"]) * FRAMES_PER_LATENT
 
-    def reset(self, prompt=None, image=None, seed=0, view="first") -> Frame:
+    def reset(self, prompt=None, image=None, seed=0, view=None) -> Frame:
         if isinstance(image, np.ndarray) and image.shape != (self.world.height, self.world.width, 3):
             raise ImageError("a seed image has the wrong size", got=str(image.shape))
         if isinstance(image, str) and image not in SEED_IMAGES:

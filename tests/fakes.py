@@ -18,6 +18,7 @@ EYE_HEIGHT_M = 1.6
 FRAMES_PER_LATENT = 4
 SCENES = {"meadow": (90, 160, 80), "desert": (200, 170, 110), "dusk": (90, 80, 130)}
 """The colour of the ground by the name of a seed image."""
+SEEDS = {name: {"prompt": f"a {name}", "view": "third" if name == "dusk" else "first"} for name in SCENES}
 
 
 @dataclass
@@ -28,7 +29,8 @@ class SceneWorld(FakeWorld):
     width: int = 80
 
     def info_for(self, plan: str | None) -> WorldInfo:
-        return replace(super().info_for(plan), seed_images=tuple(SCENES))
+        info = super().info_for(plan)
+        return replace(info, seed_images=tuple(SCENES), extra=info.extra | {"seeds": SEEDS})
 
     @property
     def info(self) -> WorldInfo:
@@ -42,11 +44,11 @@ class SceneWorld(FakeWorld):
 class SceneSession(FakeSession):
     """Draws the plane from the camera of the view; its memory holds every third latent."""
 
-    def reset(self, prompt=None, image=None, seed=0, view="first") -> Frame:
+    def reset(self, prompt=None, image=None, seed=0, view=None) -> Frame:
         name = image if isinstance(image, str) else list(SCENES)[seed % len(SCENES)]
         if name not in SCENES:
             raise ImageError("unknown seed image", expected=", ".join(SCENES), got=repr(name))
-        self._scene, self._view = name, view
+        self._scene, self._view = name, view or SEEDS[name]["view"]
         self._index, self._player = 0, PlayerPose()
         return self._frame()
 

@@ -69,7 +69,7 @@ VECTORS: Final[dict[str, Message]] = {
     "open": Open(request=2, plan="low-latency", formats=("jpeg", "rgb"), jpeg_quality=85),
     "open_defaults": Open(request=2),
     "opened": Opened(request=2, session=1, frames_per_step=8, format="jpeg"),
-    "reset_prompt": Reset(request=3, session=1, seed=7, view="first", prompt="Ein Dorf bei Tag, Häuser"),
+    "reset_prompt": Reset(request=3, session=1, seed=7, prompt="Ein Dorf bei Tag, Häuser"),
     "reset_image_name": Reset(request=3, session=1, image="village-day-1", view="third"),
     "reset_image_payload": Reset(request=3, session=1, image_height=192, image_width=320),
     "step": Step(

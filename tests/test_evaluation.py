@@ -96,8 +96,8 @@ class OracleSession:
         self.studio, self.memory, self.frozen, self.bend = studio, memory, frozen, bend
         self.frames_per_step = frames_per_step
 
-    def reset(self, prompt=None, image=None, seed=0, view="first", conditioning="both"):
-        self.index, self.view, self.conditioning = 0, view, conditioning
+    def reset(self, prompt=None, image=None, seed=0, view=None, conditioning="both"):
+        self.index, self.view, self.conditioning = 0, view or "first", conditioning
         if image is None:
             kind, time_of_day = prompt.split()
             self.stage, self.origin = ToyStage(self.studio, 3, kind, time_of_day), np.eye(4)

@@ -82,8 +82,8 @@ class Player:
         time.sleep(2)
 
     def stop(self) -> str:
-        """Ctrl-C; what the command said."""
-        self._process.send_signal(signal.SIGINT)
+        """Ends the window; what the command said. No Ctrl-C: a background job's children ignore it."""
+        self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.communicate(timeout=10)[1]
         self._process.kill()

@@ -158,7 +158,23 @@ class TestState:
         assert state.next_image().image == "desert"
         state.start = Start(image="dusk", prompt="old words")
         assert state.next_image() == Start(image="meadow")
-        assert state.other_view().view == "third"
+
+    def test_a_seed_image_brings_its_own_view_and_sentence(self):
+        state = walked_state(8)
+        state.start = Start(image="dusk")
+        assert (state.view, state.sentence) == ("third", "a dusk")
+        assert state.other_view() == Start(image="meadow", view="first")
+        state.start = Start(image="dusk", prompt="old words", view="first")
+        assert (state.view, state.sentence) == ("first", "old words")
+        state.start = Start()
+        assert (state.view, state.sentence) == ("first", "a meadow")
+        assert state.other_view() == Start(view="third")
+
+    def test_a_world_that_tells_nothing_of_its_seed_images_is_shown_by_their_names(self):
+        state = walked_state(8)
+        state.info = replace(state.info, extra={"seeds": ["meadow"]})
+        state.start = Start(image="dusk")
+        assert (state.view, state.sentence) == ("first", "dusk")
 
 
 class TestHud:

@@ -84,9 +84,11 @@ def write_random_world(folder: Path, attention: str = "cached", seed: int = 0) -
 def _write_seed_images(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
-    names = {"meadow": "a village by day", "hall": "a village"}
-    for name in names:
+    index = {
+        "meadow": {"prompt": "a village by day", "view": "first"},
+        "hall": {"prompt": "a village", "view": "third"},
+    }
+    for name in index:
         pixels = rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{name}.png")
-    index = {name: {"prompt": prompt, "view": "first"} for name, prompt in names.items()}
     (folder / "seeds.json").write_text(json.dumps(index))

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from worldwire.errors import ImageError
+from worldwire.errors import ConfigError, ImageError
 
 INDEX_FILE = "seeds.json"
+FACTS = ("prompt", "view")
 
 
 @dataclass(frozen=True)
@@ -31,27 +32,47 @@ class SeedImages:
 
     def __init__(self, folder: Path, height: int, width: int):
         self._folder, self._height, self._width = folder, height, width
-        index = folder / INDEX_FILE
-        self._index: dict[str, dict[str, str]] = json.loads(index.read_text()) if index.is_file() else {}
+        self._index = _read_index(folder / INDEX_FILE)
 
     @property
     def names(self) -> tuple[str, ...]:
         """In the order of the index; the first one is the default."""
         return tuple(self._index)
 
-    def get(self, name: str | None = None) -> SeedImage:
-        """The picture of that name, or the first one. ImageError if there is none."""
-        chosen = self.names[0] if name is None and self._index else name
-        if chosen is None or chosen not in self._index:
+    @property
+    def facts(self) -> dict[str, dict[str, str]]:
+        """Name -> {"prompt", "view"}, for clients."""
+        return {name: dict(facts) for name, facts in self._index.items()}
+
+    def first(self, view: str | None = None) -> SeedImage:
+        """The first picture, of that view if there is one. ImageError if the world ships none."""
+        fitting = [name for name, facts in self._index.items() if facts["view"] == view]
+        return self.get((*fitting, *self.names, "")[0])
+
+    def get(self, name: str) -> SeedImage:
+        """The picture of that name; ImageError if there is none."""
+        if name not in self._index:
             raise ImageError(
                 "unknown seed image",
                 expected=", ".join(self.names) or "an image: this world ships none",
-                got=repr(chosen),
+                got=repr(name),
                 remedy="pass one of these names, or pixels as a uint8 array",
             )
-        facts = self._index[chosen]
-        pixels = read_picture(self._folder / f"{chosen}.png", self._height, self._width)
-        return SeedImage(chosen, pixels, facts["prompt"], facts.get("view", "first"))
+        pixels = read_picture(self._folder / f"{name}.png", self._height, self._width)
+        return SeedImage(name, pixels, **self._index[name])
+
+
+def _read_index(path: Path) -> dict[str, dict[str, str]]:
+    """The index, empty where there is no such file; ConfigError if it is none."""
+    if not path.is_file():
+        return {}
+    try:
+        index = json.loads(path.read_text())
+        return {name: {fact: str(facts[fact]) for fact in FACTS} for name, facts in index.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is no index of seed images ({error!r})", expected='name -> {"prompt", "view"}'
+        ) from error
 
 
 @lru_cache(maxsize=32)

@@ -42,6 +42,7 @@ CONDITIONINGS = ("both", "keys", "poses")
 STATE_FORMAT = "worldwire-session-1"
 ACTION_SIZE = len(KEYS) + 2
 MEMORY_QUERIES = 2
+MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Session:
         prompt: str | None = None,
         image: NDArray[np.uint8] | str | None = None,
         seed: int = 0,
-        view: str = "first",
+        view: str | None = None,
         conditioning: Conditioning = "both",
     ) -> Frame:
         """Starts anew and returns frame 0 (see `SessionLike.reset`).
@@ -89,12 +90,14 @@ class Session:
         memory), "poses" hides keys and look.
         """
         world = self._world
-        self._view = world.check_view(view)
-        self._conditioning = _check_conditioning(conditioning)
-        start = world.start_picture(prompt, image)
-        self._text = world.encode_prompt(start.prompt)
-        self._generator = torch.Generator(world.device).manual_seed(seed)
-        self._origin_c2w = world.config.motion.camera(PlayerPose(), view)
+        start = world.start_picture(prompt, image, view)
+        generator = torch.Generator(world.device).manual_seed(_check_seed(seed))
+        text = world.encode_prompt(start.prompt)
+        self._conditioning = _check_conditioning(
+            conditioning
+        )  # the last check: a refused reset changes nothing
+        self._generator, self._text, self._view = generator, text, start.view
+        self._origin_c2w = world.config.motion.camera(PlayerPose(), start.view)
         self._player = PlayerPose()
         self._actions = torch.zeros(1, 1, ACTION_SIZE)
         self._frames = 0
@@ -137,10 +140,7 @@ class Session:
         }
         tensors |= {f"memory.{name}": value for name, value in memory.state().items()}
         tensors |= {f"decoder.{name}": value for name, value in self._decoder.state().items()}
-        facts = {
-            "format": STATE_FORMAT,
-            "world": self._world.config.name,
-            "plan": asdict(self._plan),
+        facts = self._owner | {
             "frames": self._frames,
             "view": self._view,
             "conditioning": self._conditioning,
@@ -150,22 +150,23 @@ class Session:
         return save_tensors(stored, metadata={"session": json.dumps(facts)})
 
     def restore(self, state: bytes) -> None:
-        """Continues from a state of this world and clip plan; StateError for any other bytes."""
-        tensors, facts = _read_state(state)
-        mine = {"format": STATE_FORMAT, "world": self._world.config.name, "plan": asdict(self._plan)}
-        theirs = {name: facts.get(name) for name in mine}
-        if theirs != mine:
-            raise StateError("a saved state belongs to another session", expected=str(mine), got=str(theirs))
+        """Continues from a state of this world and clip plan; any other bytes: StateError and no change."""
         world = self._world
-        self._view, self._conditioning = facts["view"], facts["conditioning"]
-        self._frames, self._player = facts["frames"], PlayerPose(**facts["player"])
-        self._origin_c2w = world.config.motion.camera(PlayerPose(), self._view)
-        self._generator = torch.Generator(world.device)
-        self._generator.set_state(tensors["rng"])
-        self._text, self._actions = tensors["text"].to(world.device), tensors["actions"]
-        self._memory, self._decoder = world.new_memory(), world.new_decoder()
-        self._memory.load_state(_under("memory.", tensors))
-        self._decoder.load_state(_under("decoder.", tensors))
+        memory, decoder, generator = world.new_memory(), world.new_decoder(), torch.Generator(world.device)
+        with _unreadable_is_a_state_error():
+            tensors, facts = _read_state(state)
+            self._check_owner(facts)
+            memory.load_state(_under("memory.", tensors))
+            decoder.load_state(_under("decoder.", tensors))
+            generator.set_state(tensors["rng"])
+            text, actions = tensors["text"].to(world.device, world.dtype), tensors["actions"]
+            player, frames = PlayerPose(**facts["player"]), int(facts["frames"])
+            view, conditioning = str(facts["view"]), _check_conditioning(facts["conditioning"])
+            origin_c2w = world.config.motion.camera(PlayerPose(), view)
+        self._memory, self._decoder, self._generator = memory, decoder, generator
+        self._text, self._actions = text, actions
+        self._player, self._frames = player, frames
+        self._view, self._conditioning, self._origin_c2w = view, conditioning, origin_c2w
         self._unfinished = False
 
     def branch(self) -> Session:
@@ -242,6 +243,18 @@ class Session:
                 yield frame
 
     # ------------------------------------------------------------------ parts of them
+
+    @property
+    def _owner(self) -> dict[str, Any]:
+        """What a saved state must have been saved by."""
+        return {"format": STATE_FORMAT, "world": self._world.config.name, "plan": asdict(self._plan)}
+
+    def _check_owner(self, facts: dict[str, Any]) -> None:
+        theirs = {name: facts.get(name) for name in self._owner}
+        if theirs != self._owner:
+            raise StateError(
+                "a saved state belongs to another session", expected=str(self._owner), got=str(theirs)
+            )
 
     def _started(self) -> Memory:
         if self._memory is None:
@@ -325,17 +338,30 @@ def _check_conditioning(conditioning: str) -> Any:
     return conditioning
 
 
-def _read_state(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a saved state, or StateError."""
+def _check_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MAX_SEED:
+        raise ConfigError(
+            "the seed is wrong", expected=f"a whole number from 0 to {MAX_SEED}", got=repr(seed)
+        )
+    return int(seed)
+
+
+@contextmanager
+def _unreadable_is_a_state_error() -> Iterator[None]:
+    """Whatever bytes that save() never wrote lead to while they are read is one StateError."""
     try:
-        tensors = load_tensors(state)
-        header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])
-        facts = json.loads(header["__metadata__"]["session"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        yield
+    except (SafetensorError, ConfigError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise StateError(
             f"a saved state cannot be read: {error}", expected="bytes that save() returned"
         ) from error
-    return tensors, facts
+
+
+def _read_state(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a saved state."""
+    tensors = load_tensors(state)
+    header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])
+    return tensors, dict(json.loads(header["__metadata__"]["session"]))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -41,10 +41,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class StartPicture:
-    """How a session begins: a picture uint8 [H, W, 3] (None: the prompt must make one) and a sentence."""
+    """How a session begins: pixels uint8 [H, W, 3] (None: the prompt must make them), a sentence, a view."""
 
     pixels: NDArray[np.uint8] | None
     prompt: str
+    view: str
 
 
 class World:
@@ -106,6 +107,7 @@ class World:
         info = self.config.info(self.config.plan(plan), self.seed_images.names)
         cuda = self.device.type == "cuda"
         here = {
+            "seeds": self.seed_images.facts,
             "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
             "gpus": int(cuda),
             "precision": str(self.dtype).removeprefix("torch."),
@@ -128,24 +130,24 @@ class World:
 
     # ------------------------------------------------------------------ what sessions ask for
 
-    def check_view(self, view: str) -> str:
-        """The view, if this world was trained for it."""
-        if view not in self.config.views:
-            raise ConfigError("unknown view", expected=" or ".join(self.config.views), got=repr(view))
-        return view
-
-    def start_picture(self, prompt: str | None, image: NDArray[np.uint8] | str | None) -> StartPicture:
+    def start_picture(
+        self, prompt: str | None, image: NDArray[np.uint8] | str | None, view: str | None
+    ) -> StartPicture:
         """Resolves what `reset` was given: an image, the name of one, a prompt alone, or nothing."""
+        if view is not None and view not in self.config.views:
+            raise ConfigError("unknown view", expected=" or ".join(self.config.views), got=repr(view))
         if image is None and prompt is not None:
-            return StartPicture(None, prompt)
+            return StartPicture(None, prompt, view or self.config.views[0])
         if isinstance(image, np.ndarray):
-            return StartPicture(check_picture(image, self.config.height, self.config.width), prompt or "")
+            pixels = check_picture(image, self.config.height, self.config.width)
+            return StartPicture(pixels, prompt or "", view or self.config.views[0])
         if image is not None and not isinstance(image, str):
             raise ImageError(
                 "a seed image has the wrong type", expected="uint8 array or a name", got=type(image).__name__
             )
-        seed_image = self.seed_images.get(image)
-        return StartPicture(seed_image.pixels, seed_image.prompt if prompt is None else prompt)
+        seed_image = self.seed_images.first(view) if image is None else self.seed_images.get(image)
+        sentence = seed_image.prompt if prompt is None else prompt
+        return StartPicture(seed_image.pixels, sentence, view or seed_image.view)
 
     def encode_prompt(self, prompt: str) -> Tensor:
         """Text embedding [1, T, text_dim]; words that the world never learned are logged."""
@@ -159,9 +161,7 @@ class World:
 
     def encode_image(self, pixels: NDArray[np.uint8]) -> Tensor:
         """The latent [1, C, h, w] of one picture uint8 [H, W, 3]."""
-        video = (
-            torch.from_numpy(pixels).to(self.device, self.dtype).permute(2, 0, 1)[None, :, None] / 127.5 - 1
-        )
+        video = torch.tensor(pixels).to(self.device, self.dtype).permute(2, 0, 1)[None, :, None] / 127.5 - 1
         with torch.inference_mode():
             return self._vae.encode(video)[:, :, 0].float()
 

@@ -64,13 +64,14 @@ class SessionLike(Protocol):
         prompt: str | None = None,
         image: NDArray[np.uint8] | str | None = None,
         seed: int = 0,
-        view: str = "first",
+        view: str | None = None,
     ) -> Frame:
         """Starts anew and returns frame 0.
 
         prompt: one plain sentence. image: uint8 [height, width, 3] RGB, or the name of a shipped seed image.
-        With neither, the world's first seed image is used; with a prompt alone the first frame is generated.
-        seed: of all randomness; the same seed and inputs give the same frames.
+        With neither, the world's first seed image (of `view`) is used; with a prompt alone the first frame is
+        generated. seed: of all randomness; the same seed and inputs give the same frames.
+        view: one of the world's `views`; None is the shipped seed image's own view, else the world's first.
         """
         ...
 

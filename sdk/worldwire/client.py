@@ -234,7 +234,7 @@ class RemoteSession:
         prompt: str | None = None,
         image: NDArray[np.uint8] | str | None = None,
         seed: int = 0,
-        view: str = "first",
+        view: str | None = None,
     ) -> Frame:
         """Starts anew and returns frame 0 (see `SessionLike.reset`); a live session stays live."""
         named: dict[str, Any] = {"prompt": prompt, "seed": seed, "view": view}

@@ -146,7 +146,7 @@ class Reset(Message, type="reset"):
     request: Id
     session: Id
     seed: Seed = 0
-    view: Name = "first"
+    view: Name | None = None
     prompt: Annotated[str, Span(0, MAX_PROMPT_CHARACTERS)] | None = None
     image: Name | None = None
     image_height: Side | None = None

@@ -24,7 +24,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--prompt", help="one sentence; without an image the first picture is generated from it"
     )
     parser.add_argument("--seed", type=_seed, default=0, help="of all randomness (default: 0)")
-    parser.add_argument("--view", choices=VIEWS, default="first", help="first or third person")
+    parser.add_argument("--view", choices=VIEWS, help="first or third person (default: the seed image's own)")
     parser.add_argument("--record", action="store_true", help="record an mp4 into recordings/ from the start")
     parser.add_argument(
         "--script", metavar="FILE|demo", help=f"walk by itself: {FORMAT_HELP}".replace("%", "%%")

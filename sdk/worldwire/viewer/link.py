@@ -68,12 +68,12 @@ class Host(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """How a walk begins. image: a seed image's name or a picture file."""
+    """How a walk begins. image: a seed image's name or a picture file. view: None is the seed image's own."""
 
     prompt: str | None = None
     image: str | None = None
     seed: int = 0
-    view: str = "first"
+    view: str | None = None
 
 
 @dataclass(frozen=True)

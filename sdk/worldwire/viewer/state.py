@@ -175,6 +175,19 @@ class ViewerState:
         return yaw_pitch_from_rotation(self.frame.c2w[:3, :3]) if self.frame else (0.0, 0.0)
 
     @property
+    def view(self) -> str:
+        """First or third person: as asked for, else as the seed image was taken."""
+        own = self.start.view or self._seed_fact(self._seed_name, "view")
+        views = self.info.views if self.info else ()
+        return own if own in views or not views else views[0]
+
+    @property
+    def sentence(self) -> str:
+        """What the walk began with: the prompt, the seed image's own sentence, or its name."""
+        name = self._seed_name
+        return self.start.prompt or self._seed_fact(name, "prompt") or name
+
+    @property
     def memory(self) -> tuple[MemorySlot, ...]:
         """The memory slots that the shown frame was made with."""
         if not (self.frame and self.info):
@@ -191,16 +204,33 @@ class ViewerState:
         if not names:
             return None
         current = names.index(self.start.image) if self.start.image in names else 0
-        return replace(self.start, image=names[(current + 1) % len(names)], prompt=None)
+        return replace(self.start, image=names[(current + 1) % len(names)], prompt=None, view=None)
 
     def other_view(self) -> Start | None:
-        """The same walk in the next view that the world knows, if there is another one."""
+        """A walk in the next view that the world knows, if there is one; from a seed image that fits."""
         views = self.info.views if self.info else ()
         if len(views) < 2:
             return None
-        return replace(self.start, view=views[(views.index(self.start.view) + 1) % len(views)])
+        view = views[(views.index(self.view) + 1) % len(views)]
+        image = self.start.image
+        if self.info and image in self.info.seed_images:
+            fitting = (name for name in self.info.seed_images if self._seed_fact(name, "view") == view)
+            image = next(fitting, image)
+        return replace(self.start, image=image, view=view)
 
     # -------------------------------------------------------------------------------- internals
+
+    @property
+    def _seed_name(self) -> str:
+        """The image that the walk began with; without image and prompt it is the world's first one."""
+        default = self.info.seed_images[0] if self.info and self.info.seed_images else ""
+        return self.start.image or ("" if self.start.prompt else default)
+
+    def _seed_fact(self, name: str, fact: str) -> str:
+        """What the world tells of a seed image ("prompt" or "view"), as far as it does."""
+        seeds = self.info.extra.get("seeds") if self.info else None
+        facts = seeds.get(name) if isinstance(seeds, dict) else None
+        return str(facts.get(fact, "")) if isinstance(facts, dict) else ""
 
     def _started(self, start: Start, frame: Frame, now_s: float) -> None:
         self.start, self.phase, self.paused = start, Phase.PLAYING, False

@@ -331,7 +331,7 @@ class Window:
             position_m=state.position_m,
             yaw_deg=yaw_deg,
             pitch_deg=pitch_deg,
-            prompt=state.start.prompt or state.start.image or "",
+            prompt=state.sentence,
             world_seconds=state.world_seconds,
             memory=state.memory,
             badges=self._badges(),
@@ -348,7 +348,7 @@ class Window:
             badges.append(("PAUSED", AMBER))
         if self._state.phase is Phase.STARTING:
             badges.append(("STARTING …", AMBER))
-        if self._state.start.view == "third":
+        if self._state.view == "third":
             badges.append(("THIRD PERSON", AMBER))
         return tuple(badges)
 
