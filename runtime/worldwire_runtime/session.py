@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -93,9 +93,7 @@ class Session:
         start = world.start_picture(prompt, image, view)
         generator = torch.Generator(world.device).manual_seed(_check_seed(seed))
         text = world.encode_prompt(start.prompt)
-        self._conditioning = _check_conditioning(
-            conditioning
-        )  # the last check: a refused reset changes nothing
+        self._conditioning = _check_conditioning(conditioning)  # last: a refused reset changes nothing
         self._generator, self._text, self._view = generator, text, start.view
         self._origin_c2w = world.config.motion.camera(PlayerPose(), start.view)
         self._player = PlayerPose()
@@ -304,10 +302,11 @@ class Session:
         world = self._world
         camera = torch.eye(4, dtype=torch.float64, device=world.device)[None]
         conditions = self._conditions(camera, anchor=0, memory_latents=0)
-        noise = self._noise(1)
+        sampler = world.config.sampler
         with torch.inference_mode():
-            return world.denoiser.generate(
-                conditions, noise[:0], noise, world.config.sampler.first_picture_steps
+            null = replace(conditions, text=world.encode_prompt(""))
+            return world.denoiser.generate_guided(
+                conditions, null, self._noise(1), sampler.first_picture_steps, sampler.first_picture_guidance
             )
 
     def _noise(self, latents: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -198,10 +199,9 @@ def pick_device(device: str) -> torch.device:
     """The device by its name; "auto" is a GPU if there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError("unknown device", expected="auto, cpu, cuda or cuda:N", got=repr(device)) from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ConfigError("unknown device", expected="auto, cpu, cuda or cuda:N", got=repr(device))
+    place = torch.device(device)
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise MachineError(
             f"there is no device {device}",
