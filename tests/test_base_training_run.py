@@ -13,12 +13,16 @@ from safetensors.torch import save_file
 from worldwire.cli import main
 from worldwire.errors import CheckpointError, ConfigError, DataError
 from worldwire.inputs import Inputs
+from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.model.checkpoint import read_state
 from worldwire_runtime.model.vae import VAE
-from worldwire_runtime.world import World
-from worldwire_training.base_config import BaseConfig, DataConfig, ValidationConfig
+from worldwire_runtime.world import World, preset_folder
+from worldwire_training import base_run
+from worldwire_training.base_config import BaseConfig, DataConfig, ValidationConfig, read_config
 from worldwire_training.base_run import WORLD_FOLDER, train_base
 from worldwire_training.bulk_episodes import BulkEpisodes
 from worldwire_training.clip_sampler import Shape
+from worldwire_training.data_engine.prompts import prompt_vocabulary
 from worldwire_training.latents import LatentStore, encode_episodes
 from worldwire_training.worlds import load_base, load_vae, world_config
 
@@ -101,6 +105,51 @@ def test_latents_are_those_of_the_vae(run: BaseConfig):
     path = Path(run.output) / "latents.pt"
     store.save(path)
     assert torch.equal(LatentStore.load(path, torch.device("cpu")).latents, store.latents)
+
+
+def test_latents_are_encoded_once(run: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = tmp_path / "latents"
+    run = replace(run, data=replace(run.data, latents_cache=str(cache)), steps=1)
+    first = train_base(run)
+    assert len(list(cache.glob("latents-*.pt"))) == 2
+
+    def refuse(*_: object, **__: object) -> LatentStore:
+        raise AssertionError("encoded again")
+
+    with monkeypatch.context() as unpatched:
+        unpatched.setattr(base_run, "encode_episodes", refuse)
+        assert train_base(replace(run, output=run.output + "_2")) == first
+    train_base(replace(run, data=replace(run.data, most_episodes=2)))
+    assert len(list(cache.glob("latents-*.pt"))) == 3
+
+
+def test_cached_latents_belong_to_a_vae(run: BaseConfig):
+    vae = load_vae(Path(run.data.vae), torch.device("cpu"), torch.float32)
+    source, world = BulkEpisodes.open(Path(run.data.episodes)), tiny_world()
+    name = base_run.cache_name(source, [0, 1], world, vae)
+    assert name == base_run.cache_name(source, [0, 1], world, vae)
+    assert name != base_run.cache_name(source, [0, 2], world, vae)
+    with torch.no_grad():
+        next(vae.parameters()).add_(1e-3)
+    assert name != base_run.cache_name(source, [0, 1], world, vae)
+
+
+def test_the_shipped_world_can_be_trained_on():
+    """Its files hold int8 rows, and its sizes and words are those of the shipped configuration."""
+    folder = preset_folder("tiny")
+    config = read_config(Path(base_run.__file__).parent / "configs" / "base_tiny.toml", BaseConfig)
+    shipped = WorldConfig.from_file(folder / "config.json")
+    model = load_base(folder, world_config(config.world, shipped.vae, prompt_vocabulary()))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    stored = read_state(folder / "dit.safetensors", torch.float32)
+    assert torch.equal(model.dit.head.head.weight, stored["head.head.weight"])
+    with pytest.raises(CheckpointError, match="knows other words"):
+        load_base(folder, replace(shipped, text=replace(shipped.text, vocabulary=other_words(shipped))))
+
+
+def other_words(world: WorldConfig) -> tuple[str, ...]:
+    return (*world.text.vocabulary[:-1], "zeppelin")
 
 
 def test_missing_and_broken_episodes_are_named(run: BaseConfig, tmp_path: Path):

@@ -14,6 +14,7 @@ from worldwire_training.clip_sampler import DropRates, Shape
 from worldwire_training.common import config_from_dict
 
 Compile = Literal["none", "fused", "blocks"]
+Optimizer = Literal["adamw", "muon"]
 Config = TypeVar("Config")
 
 
@@ -22,7 +23,8 @@ class DataConfig:
     """Where episodes are, and how they become latents.
 
     episodes, held_out: folders of bulk episodes; the held-out ones are for validation only. vae: folder of
-    the trained VAE. encode_batch: episodes encoded together. most_episodes: 0 takes all.
+    the trained VAE. encode_batch: episodes encoded together. most_episodes: 0 takes all. latents_cache: a
+    folder that keeps what was encoded for later processes of the run ("": none).
     """
 
     episodes: str
@@ -30,19 +32,38 @@ class DataConfig:
     vae: str
     encode_batch: int = 8
     most_episodes: int = 0
+    latents_cache: str = ""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (beta1 0.9), linear warm-up, cosine decay, gradient norm clipping, and the average that ships."""
+    """Linear warm-up, a constant rate, linear decay over the last `decay_share` of the run, gradient norm
+    clipping, and the average that ships.
 
+    kind: "muon" for the matrices of the transformer's blocks, with AdamW at `adam_share` of its rate for the
+    rest, or "adamw" for everything. beta2, weight_decay: AdamW's (beta1 is 0.9).
+    """
+
+    kind: Optimizer = "adamw"
     peak_rate: float = 1e-3
     final_rate: float = 1e-5
+    adam_share: float = 0.5
     warmup_steps: int = 200
+    decay_share: float = 0.3
     beta2: float = 0.95
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Optimizer):
+            raise ConfigError(
+                "unknown optimizer", expected=" or ".join(get_args(Optimizer)), got=repr(self.kind)
+            )
+        if not 0 <= self.decay_share <= 1:
+            raise ConfigError(
+                "optimizer.decay_share is out of range", expected="0 to 1", got=str(self.decay_share)
+            )
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,10 @@ class ValidationConfig:
 class BaseConfig:
     """A run. `minutes` counts training alone (no encoding, no compilation); `steps` above 0 replaces it.
 
-    pause_at: the share of the run after which this process saves and ends, for a later one to resume.
+    A process saves and ends, for a later one to resume, at `pause_at` of the run (a share) or after
+    `minutes_per_call` of its own (encoding and compilation included; 0: no limit). `minutes` may differ on a
+    resume.
+
     latents_per_step: context and new latents of all clips in one step of one process. init_from: folder of a
     world whose weights the run begins with. compile: "fused" compiles the elementwise work once for all clip
     shapes, "blocks" whole blocks for each of them; compile_cache: a file that keeps what was compiled for the
@@ -76,6 +100,7 @@ class BaseConfig:
     shapes: tuple[Shape, ...]
     minutes: float = 8.0
     pause_at: float = 1.0
+    minutes_per_call: float = 0.0
     steps: int = 0
     latents_per_step: int = 2048
     device: str = "auto"
@@ -101,6 +126,12 @@ class BaseConfig:
         if self.compile not in get_args(Compile):
             raise ConfigError(
                 "unknown way to compile", expected=" or ".join(get_args(Compile)), got=repr(self.compile)
+            )
+        if self.minutes_per_call and self.steps:
+            raise ConfigError(
+                "minutes_per_call has no meaning for a run of so many steps",
+                expected="minutes_per_call = 0 with steps above 0",
+                remedy="use pause_at, or minutes instead of steps",
             )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,7 @@ from worldwire_training.worlds import export_world, load_base, load_vae, world_c
 log = logging.getLogger(__name__)
 
 WORLD_FOLDER = "world"
+CACHE_NAME_LENGTH = 20
 
 
 def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
@@ -32,6 +37,7 @@ def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
     Returns the figures of the last validation (empty on other ranks). Raises ConfigError, DataError and
     CheckpointError before the training, and DivergedError during it.
     """
+    began = time.monotonic()
     ranks = Ranks.join(config.device)
     try:
         vae = load_vae(Path(config.data.vae), ranks.device, _number_format(config))
@@ -44,7 +50,7 @@ def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
         validator = _validator(config, world, vae) if ranks.is_main else None
         start = load_base(Path(config.init_from), world) if config.init_from else None
         trainer = BaseTrainer(config, world, store, ranks, validator=validator, start=start)
-        figures = trainer.fit(resume)
+        figures = trainer.fit(resume, began)
         if ranks.is_main:
             trainer.ema.copy_to(trainer.model)
             export_world(Path(config.output) / WORLD_FOLDER, world, trainer.model, vae)
@@ -74,10 +80,37 @@ def _validator(config: BaseConfig, world: WorldConfig, vae: VAE) -> Validator:
 def _encode(
     source: BulkEpisodes, episodes: range, config: BaseConfig, world: WorldConfig, vae: VAE
 ) -> LatentStore:
+    """The latents of these episodes, from the cache if they are there."""
+    data = config.data
+    kept = None
+    if data.latents_cache:
+        kept = Path(data.latents_cache) / cache_name(source, episodes, world, vae)
+        if kept.is_file():
+            log.info("the latents of %d episodes are read from %s", len(episodes), kept)
+            return LatentStore.load(kept, next(vae.parameters()).device)
     words = TinyTextEncoder(world.text)
-    return encode_episodes(
-        source, episodes, vae, tokenize=words.tokenize, world=world, batch=config.data.encode_batch
+    store = encode_episodes(
+        source, episodes, vae, tokenize=words.tokenize, world=world, batch=data.encode_batch
     )
+    if kept:
+        store.save(kept)
+    return store
+
+
+def cache_name(source: BulkEpisodes, episodes: Sequence[int], world: WorldConfig, vae: VAE) -> str:
+    """A file name that changes with all that latents depend on: episodes, VAE, camera and words."""
+    described = {
+        "episodes": [source.listed[index] for index in episodes],
+        "frames": source.frames.shape[1:],
+        "camera": [world.height, world.width, world.horizontal_fov_deg, world.memory_far_m],
+        "words": [world.text.vocabulary, world.text.text_len],
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in vae.state_dict().items():
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    digest.update(repr((vae.config.latent_mean, vae.config.latent_std)).encode())
+    return f"latents-{digest.hexdigest()[:CACHE_NAME_LENGTH]}.pt"
 
 
 def _number_format(config: BaseConfig) -> torch.dtype:

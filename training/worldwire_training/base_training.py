@@ -34,18 +34,17 @@ from worldwire_training.common import (
     average_gradients,
     load_checkpoint,
     save_checkpoint,
-    set_learning_rate,
-    warmup_cosine,
+    warmup_stable_decay,
 )
 from worldwire_training.fused import compile_blocks, fused_elementwise
 from worldwire_training.latents import LatentStore
 from worldwire_training.losses import ErrorBuffer, check_finite
+from worldwire_training.optimizers import BaseOptimizer
 from worldwire_training.validation import Validator
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "base.pt"
-BETA1 = 0.9
 SEED_STRIDE = 1_000_003
 WARM_UP_SEED = 0
 
@@ -70,7 +69,7 @@ class BaseTrainer:
         self.model = (start or BaseModel.build(world)).to(ranks.device)
         self.ema = EMA(self.model, config.optimizer.ema_decay)
         self.step = 0
-        self._optimizer = _optimizer(self.model, config, ranks.device)
+        self._optimizer = BaseOptimizer(self.model, config.optimizer)
         self._sampler = ClipSampler(store, world, config.random_memory)
         self.schedule = ShapeSchedule(
             config.shapes,
@@ -84,14 +83,18 @@ class BaseTrainer:
 
     # ------------------------------------------------------------------ the loop
 
-    def fit(self, resume: bool = False) -> dict[str, float]:
-        """Train until the budget is spent; the figures of the last validation."""
+    def fit(self, resume: bool = False, began: float | None = None) -> dict[str, float]:
+        """Train until the budget is spent or this process is to pause; the figures of the last validation.
+
+        began: when this process did (`time.monotonic()`), for `minutes_per_call`; None: now.
+        """
+        began = time.monotonic() if began is None else began
         with fused_elementwise(self.config.compile == "fused"):
             if self.config.compile != "none":
                 self.compile()
-            return self._fit(resume)
+            return self._fit(resume, began)
 
-    def _fit(self, resume: bool) -> dict[str, float]:
+    def _fit(self, resume: bool, began: float) -> dict[str, float]:
         budget = _budget(self.config, self.ranks)
         if resume:
             self._load(budget)
@@ -99,7 +102,8 @@ class BaseTrainer:
         progress = Progress("base", self.ranks)
         validation = _Timer(self.config.validation.every_minutes)
         checkpoint = _Timer(self.config.checkpoint_minutes)
-        while budget.progress(self.step) < self.config.pause_at:
+        until = self._pause(budget, began)
+        while budget.progress(self.step) < until:
             self.train_step(budget)
             if self.step % self.config.log_every == 0:
                 progress.show(budget.progress(self.step), self.step, self._report(curves))
@@ -115,23 +119,32 @@ class BaseTrainer:
         curves.close()
         return figures
 
+    def _pause(self, budget: Budget, began: float) -> float:
+        """The progress at which this process ends, the same on all ranks."""
+        config = self.config
+        if not config.minutes_per_call:
+            return config.pause_at
+        left = 60 * config.minutes_per_call - (time.monotonic() - began)
+        share = max(0.0, self.ranks.broadcast_float(left)) / (60 * config.minutes)
+        return min(config.pause_at, budget.progress(self.step) + share)
+
     def train_step(self, budget: Budget) -> None:
         optimizer, config = self._optimizer, self.config.optimizer
-        rate = warmup_cosine(
+        rate = warmup_stable_decay(
             self.step,
             budget.progress(self.step),
             config.peak_rate,
             config.final_rate,
-            config.warmup_steps,
+            warmup_steps=config.warmup_steps,
+            decay_share=config.decay_share,
         )
-        set_learning_rate(optimizer, rate)
+        optimizer.set_rate(rate)
         shape = self.schedule.at(self.step)
         loss = self._loss(shape, self._generator(self.step))
         loss.backward()
         average_gradients(self.model.parameters(), self.ranks)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model)
         self._recent.add(shape, self.schedule.samples(shape), loss.detach(), norm)
         self.step += 1
@@ -157,7 +170,7 @@ class BaseTrainer:
 
     def _report(self, curves: ScalarLog) -> dict[str, float]:
         """Means since the last report, to the curves; DivergedError when they are not finite."""
-        scalars = self._recent.means(self._optimizer.param_groups[0]["lr"])
+        scalars = self._recent.means(self._optimizer.rate)
         for name in ("loss", "gradient_norm"):
             check_finite(scalars[name], name, self.step)
         curves.add(self.step, scalars)
@@ -260,7 +273,7 @@ class _Recent:
         scalars = {
             "loss": sum(loss for loss, _ in values) / len(values),
             "gradient_norm": sum(norm for _, norm in values) / len(values),
-            "learning_rate": float(rate),
+            "learning_rate": rate,
             "clips_per_s": self._clips / seconds,
             "steps_per_s": len(values) / seconds,
         }
@@ -287,21 +300,6 @@ class _Timer:
 
 def _budget(config: BaseConfig, ranks: Ranks) -> Budget:
     return StepBudget(config.steps) if config.steps else TimeBudget(config.minutes, ranks)
-
-
-def _optimizer(model: BaseModel, config: BaseConfig, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW; only matrices decay."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": config.optimizer.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=config.optimizer.peak_rate,
-        betas=(BETA1, config.optimizer.beta2),
-        fused=device.type == "cuda",
-    )
 
 
 def _error_buffer(config: BaseConfig, store: LatentStore) -> ErrorBuffer | None:

@@ -205,6 +205,19 @@ def warmup_cosine(step: int, progress: float, peak: float, final: float, warmup_
     return warmup * (final + (peak - final) * cosine)
 
 
+def warmup_stable_decay(
+    step: int, progress: float, peak: float, final: float, *, warmup_steps: int, decay_share: float
+) -> float:
+    """Learning rate: linear over `warmup_steps`, then `peak`, then linear to `final` over the last part.
+
+    `decay_share` of the budget decays. Until then the rate does not depend on the budget, which may thus
+    still grow (Hu et al. 2024, MiniCPM, section 4).
+    """
+    warmup = min(1.0, (step + 1) / max(1, warmup_steps))
+    left = min(1.0, max(0.0, 1.0 - progress) / decay_share) if decay_share > 0 else 1.0
+    return warmup * (final + (peak - final) * left)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set every group's rate, times the group's own `lr_scale` when it has one.
 

@@ -62,9 +62,20 @@ def export_world(folder: Path, world: WorldConfig, model: BaseModel, vae: VAE) -
 
 
 def load_base(folder: Path, world: WorldConfig) -> BaseModel:
-    """The transformer and text encoder of an exported world, in float32 on the CPU."""
+    """The transformer and text encoder of an exported world (int8 rows undone), in float32 on the CPU.
+
+    Raises CheckpointError when a file is missing or damaged, or belongs to other sizes or other words.
+    """
     model = BaseModel.build(world)
     parts: tuple[tuple[nn.Module, str], ...] = ((model.dit, DIT_FILE), (model.text, TEXT_FILE))
     for part, name in parts:
         load_module(part, folder / name, dtype=torch.float32)
+    known = WorldConfig.from_file(folder / CONFIG_FILE).text.vocabulary
+    if known != world.text.vocabulary:
+        raise CheckpointError(
+            f"{folder} knows other words than this run",
+            expected=f"{len(world.text.vocabulary)} words",
+            got=f"{len(known)} words, {len(set(known) ^ set(world.text.vocabulary))} on one side only",
+            remedy="begin without init_from",
+        )
     return model

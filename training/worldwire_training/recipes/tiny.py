@@ -6,9 +6,20 @@
     python -m worldwire_training.recipes.tiny base --work W --gpus 2 --minutes 7 [--resume] [--set key=value]
     python -m worldwire_training.recipes.tiny all --work W --size smoke    # all of it on a CPU, in a minute
 
-Outputs: W/episodes, W/held_out, W/vae (vae.safetensors, vae.json, a contact sheet), W/base (checkpoint,
-curves, picture strips, and world/: the folder that `World.load` reads). A stage whose output is complete is
-skipped by `all`. Without installing the packages, set PYTHONPATH=sdk:runtime:training.
+The transformer on one H200 in calls of ten minutes, with a trained VAE, from the weights that ship. Clip
+shapes are compiled while episodes are rendered. `--minutes` is the training of all calls together; it may
+still grow while the rate is constant (the last 30 % decay).
+
+    T="python -m worldwire_training.recipes.tiny"
+    B="--work W --vae VAE --init-from tiny --minutes 19 --set compile=blocks"
+    $T warm $B & $T render --work W --episodes 1536 --workers 14; wait; $T base $B --call-minutes 5
+    $T base $B --resume --call-minutes 9
+    $T base $B --resume
+
+Outputs: W/episodes, W/held_out, W/vae (vae.safetensors, vae.json, a contact sheet), W/latents (encoded once),
+W/compiled (torch.compile's cache), and W/base (checkpoint, curves, picture strips, and world/: the folder
+that `World.load` reads, also after a pause). A stage whose output is complete is skipped by `all`. Without
+installing the packages, set PYTHONPATH=sdk:runtime:training.
 """
 
 from __future__ import annotations
@@ -24,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldwire.errors import WorldwireError
+from worldwire_runtime.config import WorldConfig
 from worldwire_training.base_config import BaseConfig, read_config
 
 log = logging.getLogger(__name__)
@@ -31,6 +43,8 @@ log = logging.getLogger(__name__)
 CONFIGS = Path(__file__).parent.parent / "configs"
 HELD_OUT_SEEDS = 1_000_000
 CORES_FOR_THE_REST = 2
+WARM_UP_JOBS = 7
+"""Each needs up to 14 GiB of GPU memory."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +101,16 @@ def base(args: argparse.Namespace) -> None:
         "data.episodes": args.work / "episodes",
         "data.held_out": args.work / "held_out",
         "data.vae": args.vae or args.work / "vae",
+        "data.latents_cache": args.work / "latents",
     }
-    _train("base", args, [], [f"{key}={value}" for key, value in paths.items()] + args.set)
+    settings = [f"{key}={value}" for key, value in paths.items()] + args.set
+    if args.init_from:
+        from worldwire_runtime.world import preset_folder
+
+        settings.append(f"init_from={preset_folder(args.init_from)}")
+    if args.call_minutes is not None:
+        settings.append(f"minutes_per_call={args.call_minutes}")
+    _train("base", args, [], settings)
 
 
 def everything(args: argparse.Namespace) -> None:
@@ -100,16 +122,29 @@ def everything(args: argparse.Namespace) -> None:
     _timed("base", base, args)
 
 
+def warm(args: argparse.Namespace) -> None:
+    """The compiler's cache for `base` with the same settings; needs no episodes."""
+    from worldwire_training.warm_up import warm as compile_shapes
+
+    compile_shapes(*_settings(args), args.jobs)
+
+
 def probe(args: argparse.Namespace) -> None:
     """Training steps per second of several sizes."""
+    from worldwire_training.speed_probe import probe as measure
+
+    measure(*_settings(args), args.seconds)
+
+
+def _settings(args: argparse.Namespace) -> tuple[BaseConfig, WorldConfig]:
+    """The base model's settings and its world, around a VAE of the right latents."""
     from worldwire_runtime.model.vae import VAEConfig
     from worldwire_training.data_engine.prompts import prompt_vocabulary
-    from worldwire_training.speed_probe import probe as measure
     from worldwire_training.worlds import world_config
 
     config = read_config(_config_file("base", args.size), BaseConfig, args.set)
     latent = VAEConfig(z_dim=config.world["dit"]["in_dim"])
-    measure(config, world_config(config.world, latent, prompt_vocabulary()), args.seconds)
+    return config, world_config(config.world, latent, prompt_vocabulary())
 
 
 def _config_file(network: str, size: str) -> Path:
@@ -141,6 +176,7 @@ def _train(network: str, args: argparse.Namespace, options: list[str], settings:
 
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "probe": probe,
+    "warm": warm,
     "render": render,
     "vae": vae,
     "base": base,
@@ -173,10 +209,14 @@ def main() -> int:
     add("--gpus", type=int, default=1, help="training processes (default: 1)")
     add("--vae", type=Path, metavar="DIR", help="a trained VAE, instead of WORK/vae")
     add("--minutes", type=float, help="training time, instead of the configuration's")
+    add("--call-minutes", type=float, help="end this process of `base` after so long, for a later --resume")
+    add("--init-from", metavar="WORLD", help="begin `base` with the weights of a preset or a world's folder")
+    add("--jobs", type=int, default=WARM_UP_JOBS, help=f"compiling processes (default: {WARM_UP_JOBS})")
     add("--seconds", type=float, default=90.0, help="of probing")
     add("--resume", action="store_true", help="continue a training stage from its checkpoint")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the training")
     args = parser.parse_args()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((args.work / "compiled").resolve()))
     try:
         _timed(args.stage, STAGES[args.stage], args)
     except WorldwireError as error:
