@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from fake_world import FakeSession, FakeWorld
+from fake_world import FRAMES_PER_LATENT, FakeSession, FakeWorld
 from numpy.typing import NDArray
 
 from worldwire import Frame, Intrinsics, PlayerPose, WorldInfo
 from worldwire.errors import ImageError
 
 EYE_HEIGHT_M = 1.6
-FRAMES_PER_LATENT = 4
 SCENES = {"meadow": (90, 160, 80), "desert": (200, 170, 110), "dusk": (90, 80, 130)}
 """The colour of the ground by the name of a seed image."""
 SEEDS = {name: {"prompt": f"a {name}", "view": "third" if name == "dusk" else "first"} for name in SCENES}

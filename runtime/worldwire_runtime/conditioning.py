@@ -14,12 +14,11 @@ from torch import Tensor
 from worldwire.camera import Intrinsics
 from worldwire_runtime.camera import released
 from worldwire_runtime.camera.plucker import cell_rays, plucker_map, relative
+from worldwire_runtime.model.action import NULL_KEYBOARD, NULL_MOUSE
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 
-FRAMES_PER_LATENT = 4
 ACTION_WINDOW_LATENTS = 3  # a latent sees the actions of its own frames and of the two latents before
 MOUSE_UNIT_DEG = 15.0  # degrees of turn that one unit of the released mouse vector stands for
-NULL_KEYBOARD = -1.0  # "no action known": memory latents, dropped keys, the null branch of guidance
-NULL_MOUSE = 1.0
 
 
 def latent_of_frame(frame: int) -> int:

@@ -23,7 +23,6 @@ from worldwire.errors import ConfigError, StateError
 from worldwire.inputs import KEYS, Inputs, per_frame
 from worldwire.motion import PlayerPose
 from worldwire_runtime.conditioning import (
-    FRAMES_PER_LATENT,
     action_window,
     anchor_plucker,
     mouse_vector,
@@ -33,6 +32,7 @@ from worldwire_runtime.conditioning import (
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.memory import Memory
 from worldwire_runtime.model.dit import ClipConditions
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 
 if TYPE_CHECKING:
     from worldwire_runtime.world import World

@@ -17,7 +17,6 @@ from torch import Tensor
 from worldwire.errors import ConfigError
 from worldwire_runtime.conditioning import (
     ACTION_WINDOW_LATENTS,
-    FRAMES_PER_LATENT,
     anchor_plucker,
     null_keyboard,
     null_mouse,
@@ -25,6 +24,7 @@ from worldwire_runtime.conditioning import (
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.memory import RECENCY, SPACING
 from worldwire_runtime.model.dit import ClipConditions
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_training.latents import LatentStore
 
 FULL_PAST = 4

@@ -24,10 +24,10 @@ from torch import Tensor
 from worldwire.errors import DataError
 from worldwire_runtime.camera.frustum import NEAR_M, overlap, sample_frustum
 from worldwire_runtime.camera.plucker import relative
-from worldwire_runtime.conditioning import FRAMES_PER_LATENT, mouse_vector
+from worldwire_runtime.conditioning import mouse_vector
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.memory import POINT_SEED, POINTS
-from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAE
 from worldwire_training.common import load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from worldwire_runtime.conditioning import FRAMES_PER_LATENT
 from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_training.base_config import BaseConfig, Compile
 from worldwire_training.base_training import BaseTrainer
 from worldwire_training.clip_sampler import Shape

@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldwire_runtime.conditioning import FRAMES_PER_LATENT
 from worldwire_runtime.config import WorldConfig
-from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAE
 from worldwire_training.base_config import ValidationConfig
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipSampler, DropRates, Shape

@@ -20,7 +20,7 @@ HEAD_NORM_EPS = 1e-6
 MOUSE_NORM_EPS = 1e-5
 # What latents without known actions see: memory, dropped keys, and the null branch of guidance.
 NULL_MOUSE = 1.0
-NULL_KEY = -1.0
+NULL_KEYBOARD = -1.0
 
 
 class ActionWindows(NamedTuple):
@@ -60,7 +60,7 @@ def build_windows(keyboard: Tensor, mouse: Tensor, memory: int, config: ActionCo
     windows = [actions.unfold(1, window, ratio).transpose(2, 3) for actions in (mouse, keyboard)]
     mouse, keyboard = (
         torch.cat((part.new_full((part.shape[0], memory, *part.shape[2:]), null), part), dim=1)
-        for part, null in zip(windows, (NULL_MOUSE, NULL_KEY), strict=True)
+        for part, null in zip(windows, (NULL_MOUSE, NULL_KEYBOARD), strict=True)
     )
     here = torch.arange(keyboard.shape[1], device=keyboard.device)
     times = torch.where(here < memory, here, here - memory)

@@ -11,7 +11,8 @@ from torch import Tensor
 from worldwire.camera import Intrinsics
 from worldwire_runtime.camera import released
 from worldwire_runtime.camera.frustum import exact_overlap
-from worldwire_runtime.conditioning import FRAMES_PER_LATENT, latent_of_frame, released_plucker
+from worldwire_runtime.conditioning import latent_of_frame, released_plucker
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_runtime.parity.common import relative_error, share_different
 
 INTRINSICS_NAME = re.compile(r"intrinsics_(\d+)x(\d+)")
