@@ -19,10 +19,9 @@ from worldwire.inputs import KEYS
 from worldwire.motion import VIEWS, MotionModel
 from worldwire_runtime.model.config import DiTConfig
 from worldwire_runtime.model.text import TinyTextConfig
-from worldwire_runtime.model.vae import VAEConfig
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAEConfig
 
 FORMAT_VERSION = 1
-FRAMES_PER_LATENT = 4
 LATENT_STRIDE_PX = 16
 
 T = TypeVar("T")
@@ -56,11 +55,16 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """The few-step flow sampler: `steps` at noise levels bent by `shift`; more for a first picture."""
+    """The few-step flow sampler: `steps` at noise levels bent by `shift`.
+
+    A first picture that the prompt alone makes takes more steps, and classifier-free guidance: how far its
+    velocity goes beyond that of an empty prompt (1: no further).
+    """
 
     steps: int = 4
     shift: float = 3.0
     first_picture_steps: int = 16
+    first_picture_guidance: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldwire_runtime.acceleration import SteadyCompiled
 from worldwire_runtime.model.dit import ClipConditions, DiT, PreparedClip
-from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule
+from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule, guided
 
 
 class Denoiser:
@@ -40,12 +40,25 @@ class Denoiser:
         self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int
     ) -> Tensor:
         """The same for a batch: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
+        return euler(self._velocity(conditions, context), noise.float(), flow_schedule(steps, self._shift))
+
+    def generate_guided(
+        self, conditions: ClipConditions, null: ClipConditions, noise: Tensor, steps: int, guidance: float
+    ) -> Tensor:
+        """New latents [n, C, h, w] without context, by classifier-free guidance away from `null`."""
+        batch = noise.transpose(0, 1)[None].float()
+        told, untold = (self._velocity(each, batch[:, :, :0]) for each in (conditions, null))
+
+        def velocity(x: Tensor, timestep: float) -> Tensor:
+            return guided(told(x, timestep), untold(x, timestep), guidance)
+
+        return euler(velocity, batch, flow_schedule(steps, self._shift))[0].transpose(0, 1)
+
+    def _velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
+        """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
         prepared = self._prepare(conditions)
         context = context.to(conditions.plucker.dtype)
-        velocity = (
-            self._cached(prepared, context) if self._caches(context) else self._joint(prepared, context)
-        )
-        return euler(velocity, noise.float(), flow_schedule(steps, self._shift))
+        return self._cached(prepared, context) if self._caches(context) else self._joint(prepared, context)
 
     def _caches(self, context: Tensor) -> bool:
         return self._dit.config.attention == "cached" and context.shape[2] > 0
