@@ -3,7 +3,7 @@
     python -m worldwire_training.recipes.tiny probe --seconds 90
 
 Latents are random (speed does not depend on them), so it needs neither episodes nor a VAE. Each trial is a
-real training step: sampling, forward, backward, clipping, AdamW and average.
+real training step: sampling, forward, backward, clipping, optimiser and average.
 """
 
 from __future__ import annotations
