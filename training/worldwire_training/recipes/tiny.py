@@ -1,4 +1,4 @@
-"""From nothing to the weights of the tiny world, in stages that each fit into ten minutes on a GPU machine.
+"""From nothing to the weights of the tiny world, in stages that each fit into ten minutes on a machine with a GPU.
 
     python -m worldwire_training.recipes.tiny probe --seconds 90     # how fast would it train here?
     python -m worldwire_training.recipes.tiny render --work W --episodes 2560 --workers 14
