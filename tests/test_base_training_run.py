@@ -184,3 +184,9 @@ def test_the_command_names_a_wrong_setting(tmp_path: Path, capsys: pytest.Captur
     path.write_text("output = 'x'\nspeed = 3\n")
     assert main(["train", "base", "--config", str(path)]) == 2
     assert "unknown keys ['speed']" in capsys.readouterr().err
+
+
+def test_the_vae_of_a_shipped_world_serves_for_training():
+    vae = load_vae(preset_folder("tiny"), torch.device("cpu"), torch.float32)
+    assert vae.config.z_dim == 48
+    assert vae.config.latent_mean is not None

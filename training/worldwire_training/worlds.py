@@ -39,14 +39,16 @@ def world_config(table: Mapping[str, Any], vae: VAEConfig, vocabulary: Sequence[
 
 
 def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> VAE:
-    """The VAE that a training run left in `folder`."""
-    path = folder / VAE_CONFIG_FILE
+    """The VAE that a training run left in `folder`, or that of a world that ships there."""
+    shipped = (folder / CONFIG_FILE).is_file()
+    path = folder / (CONFIG_FILE if shipped else VAE_CONFIG_FILE)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"there is no trained VAE: {path} cannot be read ({error})", remedy="run `worldwire train vae`"
         ) from error
+    values = values["vae"] if shipped else values
     with torch.device("meta"):
         vae = VAE(VAEConfig(**values))
     load_module(vae, folder / VAE_WEIGHTS_FILE, dtype=dtype)

@@ -11,7 +11,7 @@ shapes are compiled while episodes are rendered. `--minutes` is the training of 
 still grow while the rate is constant (the last 30 % decay).
 
     T="python -m worldwire_training.recipes.tiny"
-    B="--work W --vae VAE --init-from tiny --minutes 19 --set compile=blocks"
+    B="--work W --vae runtime/worldwire_runtime/presets/tiny --init-from tiny --minutes 19 --set compile=blocks"
     $T warm $B & $T render --work W --episodes 1536 --workers 14; wait; $T base $B --call-minutes 5
     $T base $B --resume --call-minutes 9
     $T base $B --resume
