@@ -1,4 +1,4 @@
-"""From nothing to the weights of the tiny world, in stages that each fit into ten minutes on a machine with a GPU.
+"""From nothing to the weights of the tiny world, in stages that each fit into ten minutes with a GPU.
 
     python -m worldwire_training.recipes.tiny probe --seconds 90     # how fast would it train here?
     python -m worldwire_training.recipes.tiny render --work W --episodes 2560 --workers 14
@@ -11,7 +11,8 @@ shapes are compiled while episodes are rendered. `--minutes` is the training of 
 still grow while the rate is constant (the last 30 % decay).
 
     T="python -m worldwire_training.recipes.tiny"
-    B="--work W --vae runtime/worldwire_runtime/presets/tiny --init-from tiny --minutes 19 --set compile=blocks"
+    V=runtime/worldwire_runtime/presets/tiny
+    B="--work W --vae $V --init-from tiny --minutes 19 --set compile=blocks"
     $T warm $B & $T render --work W --episodes 1536 --workers 14; wait; $T base $B --call-minutes 5
     $T base $B --resume --call-minutes 9
     $T base $B --resume
