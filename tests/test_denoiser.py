@@ -1,4 +1,4 @@
-"""Guidance of a first picture: none of it changes nothing, more of it leaves the empty prompt further behind."""
+"""Guidance of a first picture: on an empty prompt it does nothing, on others it leads away from it."""
 
 from __future__ import annotations
 
