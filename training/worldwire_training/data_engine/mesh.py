@@ -132,13 +132,6 @@ def quad(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike) -> Triangles:
     return np.array([[a, b, c], [a, c, d]], dtype=np.float64)
 
 
-def toward(triangles: Triangles, direction: ArrayLike) -> Triangles:
-    """Flat triangles wound so that they face a direction."""
-    away = flat_normals(triangles)[:, 0] @ np.asarray(direction, dtype=np.float64) < 0
-    triangles[away] = triangles[away][:, ::-1]
-    return triangles
-
-
 @cache
 def _unit_box() -> Triangles:
     corner = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (0.0, 1.0) for z in (-0.5, 0.5)])
