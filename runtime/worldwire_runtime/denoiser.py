@@ -40,21 +40,21 @@ class Denoiser:
         self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int
     ) -> Tensor:
         """The same for a batch: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
-        return euler(self._velocity(conditions, context), noise.float(), flow_schedule(steps, self._shift))
+        return euler(self.velocity(conditions, context), noise.float(), flow_schedule(steps, self._shift))
 
     def generate_guided(
         self, conditions: ClipConditions, null: ClipConditions, noise: Tensor, steps: int, guidance: float
     ) -> Tensor:
         """New latents [n, C, h, w] without context, by classifier-free guidance away from `null`."""
         batch = noise.transpose(0, 1)[None].float()
-        told, untold = (self._velocity(each, batch[:, :, :0]) for each in (conditions, null))
+        told, untold = (self.velocity(each, batch[:, :, :0]) for each in (conditions, null))
 
         def velocity(x: Tensor, timestep: float) -> Tensor:
             return guided(told(x, timestep), untold(x, timestep), guidance)
 
         return euler(velocity, batch, flow_schedule(steps, self._shift))[0].transpose(0, 1)
 
-    def _velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
+    def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
         prepared = self._prepare(conditions)
         context = context.to(conditions.plucker.dtype)
