@@ -99,8 +99,12 @@ def test_errors_name_the_field_and_both_sides():
     ("theirs", "fits"),
     [
         (VERSION, True),
-        ([VERSION[0], VERSION[1] + 1], VERSION[0] > 0),
+        ([VERSION[0], VERSION[1] + 1], True),
         ([9, 0], False),
+        ([VERSION[0] - 1, 9], False),
+        ([True, 0], False),
+        ([1.0, 0], False),
+        ([1], False),
         ("1.0", False),
         (None, False),
     ],

@@ -79,6 +79,12 @@ class ConnectionLostError(WorldwireError):
     code = "connection_lost"
 
 
+class WrongKeyError(WorldwireError):
+    """The two sides do not agree on encryption: a key is missing, wrong, or the server has none."""
+
+    code = "wrong_key"
+
+
 class BusyError(WorldwireError):
     """The server has no room for another session."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from worldwire.api import WorldInfo
 from worldwire.camera import from_quaternion, to_quaternion
@@ -16,14 +16,16 @@ from worldwire.errors import ProtocolError, VersionError, WorldwireError
 from worldwire.inputs import Inputs
 from worldwire.schema import Message, Span, from_map, pack, shorten, unpack_map
 
-VERSION: Final = (0, 1)
-"""Major and minor. Sides of different majors do not talk; while it is 0, the minors must match too."""
+VERSION: Final = (1, 0)
+"""Major and minor. Sides of different majors do not talk; a minor one only adds."""
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:5555"
 HEARTBEAT_S: Final = 2.0
 """A client says something, if only `ping`, at least this often."""
 LIVENESS_S: Final = 10.0
 """A side that was silent for so long is given up."""
+RESUME_S: Final = 30.0
+"""The sessions of a connection that was lost wait so long for their client."""
 
 MAX_STEP_FRAMES: Final = 4096
 MAX_WINDOW_FRAMES: Final = 4096
@@ -34,12 +36,19 @@ MAX_FORMATS: Final = 16
 MAX_SIDE_PX: Final = 8192
 
 FORMAT_RGB: Final = "rgb"
+FORMAT_RGBA: Final = "rgba"
+FORMAT_BGRA: Final = "bgra"
 FORMAT_JPEG: Final = "jpeg"
-FORMATS: Final = (FORMAT_RGB, FORMAT_JPEG)
+FORMAT_H264: Final = "h264"
+FORMATS: Final = (FORMAT_RGB, FORMAT_RGBA, FORMAT_BGRA, FORMAT_JPEG, FORMAT_H264)
+RAW_CHANNELS: Final = {FORMAT_RGB: 3, FORMAT_RGBA: 4, FORMAT_BGRA: 4}
+"""Bytes a pixel of the formats without compression."""
 DEFAULT_JPEG_QUALITY: Final = 90
 
 STATE_LOADING: Final = "loading"
 STATE_READY: Final = "ready"
+STATE_BUSY: Final = "busy"
+"""Ready, but without room for another session."""
 
 MAX_ID: Final = 2**53
 """The largest whole number that a double holds exactly, so that every language can count with it."""
@@ -49,7 +58,11 @@ Count = Annotated[int, Span(0, MAX_ID)]
 Nanoseconds = Annotated[int, Span(0, 2**63 - 1)]
 Seed = Annotated[int, Span(0, 2**63 - 1)]
 Side = Annotated[int, Span(1, MAX_SIDE_PX)]
+Part = Annotated[float, Span(0, 1)]
+Seconds = Annotated[float, Span(0, 1e9)]
+Version = tuple[Count, Count]
 Name = Annotated[str, Span(0, MAX_NAME_CHARACTERS)]
+PromptText = Annotated[str, Span(0, MAX_PROMPT_CHARACTERS)]
 Vector3 = tuple[float, float, float]
 Vector4 = tuple[float, float, float, float]
 
@@ -81,10 +94,10 @@ class WireWorld:
     """`WorldInfo` as it travels."""
 
     name: str
-    height: int
-    width: int
+    height: Side
+    width: Side
     frames_per_second: float
-    frames_per_step: int
+    frames_per_step: Count
     horizontal_fov_deg: float
     trained_keys: tuple[str, ...]
     views: tuple[str, ...]
@@ -108,17 +121,29 @@ class Limits:
     messages_per_second: sustained rate of one client, and its burst; messages above it are dropped.
     queued_requests: requests of one session that may wait.
     kept_states, kept_bytes: what the server keeps of `save` with keep; the oldest states go first.
-    heartbeat_s, liveness_s: see the constants of this module.
+    heartbeat_s, liveness_s, resume_s: see the constants of this module.
     """
 
-    message_bytes: int = 256 * 2**20
-    sessions: int = 4
-    messages_per_second: int = 2000
-    queued_requests: int = 64
-    kept_states: int = 16
-    kept_bytes: int = 2**30
-    heartbeat_s: float = HEARTBEAT_S
-    liveness_s: float = LIVENESS_S
+    message_bytes: Count = 256 * 2**20
+    sessions: Count = 4
+    messages_per_second: Count = 2000
+    queued_requests: Count = 64
+    kept_states: Count = 16
+    kept_bytes: Count = 2**30
+    heartbeat_s: Seconds = HEARTBEAT_S
+    liveness_s: Seconds = LIVENESS_S
+    resume_s: Seconds = RESUME_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumedSession:
+    """A session that outlived its connection. `seq` is that of the newest `input` that it took."""
+
+    session: Id
+    epoch: Count
+    frames_per_step: Count
+    format: Name
+    seq: Count = 0
 
 
 # ---------------------------------------------------------------------------------------- client to server
@@ -126,9 +151,12 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Hello(Message, type="hello"):
+    """`resume` is the token of an earlier `welcome`, whose sessions this connection takes over."""
+
     request: Id
-    version: tuple[int, int]
+    version: Version
     client: Name
+    resume: Name | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +175,7 @@ class Reset(Message, type="reset"):
     session: Id
     seed: Seed = 0
     view: Name | None = None
-    prompt: Annotated[str, Span(0, MAX_PROMPT_CHARACTERS)] | None = None
+    prompt: PromptText | None = None
     image: Name | None = None
     image_height: Side | None = None
     image_width: Side | None = None
@@ -158,6 +186,15 @@ class Step(Message, type="step"):
     request: Id
     session: Id
     inputs: Annotated[tuple[Control, ...], Span(1, MAX_STEP_FRAMES)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt(Message, type="prompt"):
+    """From the next step on the world is told this; everything else goes on."""
+
+    request: Id
+    session: Id
+    prompt: PromptText
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +262,7 @@ class Ping(Message, type="ping"):
 
 @dataclass(frozen=True, kw_only=True)
 class Bye(Message, type="bye"):
-    """Both ways: the sender goes; all sessions of the client are closed."""
+    """Both ways: the sender goes for good; the sessions of the client end and cannot be resumed."""
 
     reason: str = ""
 
@@ -235,29 +272,34 @@ class Bye(Message, type="bye"):
 
 @dataclass(frozen=True, kw_only=True)
 class Welcome(Message, type="welcome"):
+    """`token` resumes the sessions of this connection after it was lost; without one they end with it."""
+
     request: Id
-    version: tuple[int, int]
+    version: Version
     server: str
     world: WireWorld
     limits: Limits
+    token: Name = ""
+    resumed: tuple[ResumedSession, ...] = ()
+    formats: tuple[Name, ...] = (FORMAT_RGB,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened(Message, type="opened"):
     request: Id
     session: Id
-    frames_per_step: int
-    format: str
+    frames_per_step: Count
+    format: Name
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameMessage(Message, type="frame"):
-    """One picture; the payload holds its pixels."""
+    """One picture; the payload holds its pixels. `key`: it can be decoded without those before it."""
 
     session: Id
     epoch: Count
     index: Count
-    format: str
+    format: Name
     height: Side
     width: Side
     position_m: Vector3
@@ -265,9 +307,10 @@ class FrameMessage(Message, type="frame"):
     t_ns: Nanoseconds
     ack: Count = 0
     dropped: Count = 0
-    memory_latents: tuple[int, ...] = ()
+    memory_latents: tuple[Count, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
     request: Id | None = None
+    key: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +318,7 @@ class Done(Message, type="done"):
     request: Id
     session: Id
     epoch: Count
-    frames_per_step: int
+    frames_per_step: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,18 +328,23 @@ class Saved(Message, type="saved"):
     request: Id
     session: Id
     size: Count
-    state: str | None = None
+    state: Name | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusReport(Message, type="status_report"):
+    """`progress` and `stage` tell how far the loading is; `queue` counts requests that wait."""
+
     request: Id
-    state: str
-    version: tuple[int, int]
+    state: Name
+    version: Version
     sessions: Count
     max_sessions: Count
     uptime_s: float
     peak_memory_gib: float = 0.0
+    progress: Part | None = None
+    stage: str | None = None
+    queue: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +357,7 @@ class Pong(Message, type="pong"):
 class ErrorMessage(Message, type="error"):
     """`fatal` means that the session (or, without one, the connection) is over."""
 
-    code: str
+    code: Name
     problem: str
     expected: str | None = None
     got: str | None = None
@@ -368,10 +416,9 @@ def correlation(parts: Sequence[bytes | memoryview]) -> dict[str, int]:
 
 def check_version(theirs: object, our_side: str) -> None:
     """VersionError unless the other side's `[major, minor]` can talk to `VERSION`."""
-    if isinstance(theirs, (list, tuple)) and len(theirs) == 2:
-        major_fits = theirs[0] == VERSION[0]
-        if major_fits and (VERSION[0] > 0 or theirs[1] == VERSION[1]):
-            return
+    is_version = isinstance(theirs, (list, tuple)) and [type(number) for number in theirs] == [int, int]
+    if is_version and cast("Sequence[int]", theirs)[0] == VERSION[0]:
+        return
     raise VersionError(
         f"the {our_side} speaks another version of the protocol",
         expected=".".join(map(str, VERSION)),
