@@ -20,28 +20,18 @@ from torch import Tensor
 from worldwire.api import Frame
 from worldwire.camera import invert
 from worldwire.errors import ConfigError, StateError
-from worldwire.inputs import KEYS, Inputs, per_frame
+from worldwire.inputs import Inputs, per_frame
 from worldwire.motion import PlayerPose
-from worldwire_runtime.conditioning import (
-    action_window,
-    anchor_plucker,
-    mouse_vector,
-    null_keyboard,
-    null_mouse,
-)
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.memory import Memory
-from worldwire_runtime.model.dit import ClipConditions
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
+from worldwire_runtime.rules import ACTION_SIZE, Clip, draw_noise
 
 if TYPE_CHECKING:
     from worldwire_runtime.world import World
 
 Conditioning = Literal["both", "keys", "poses"]
-CONDITIONINGS = ("both", "keys", "poses")
 STATE_FORMAT = "worldwire-session-1"
-ACTION_SIZE = len(KEYS) + 2
-MEMORY_QUERIES = 2
 MAX_SEED = 2**63 - 1
 
 
@@ -93,7 +83,7 @@ class Session:
         start = world.start_picture(prompt, image, view)
         generator = torch.Generator(world.device).manual_seed(_check_seed(seed))
         text = world.encode_prompt(start.prompt)
-        self._conditioning = _check_conditioning(conditioning)  # last: a refused reset changes nothing
+        self._conditioning = self._check_conditioning(conditioning)  # last: a refused reset changes nothing
         self._generator, self._text, self._view = generator, text, start.view
         self._origin_c2w = world.config.motion.camera(PlayerPose(), start.view)
         self._player = PlayerPose()
@@ -159,7 +149,7 @@ class Session:
             generator.set_state(tensors["rng"])
             text, actions = tensors["text"].to(world.device, world.dtype), tensors["actions"]
             player, frames = PlayerPose(**facts["player"]), int(facts["frames"])
-            view, conditioning = str(facts["view"]), _check_conditioning(facts["conditioning"])
+            view, conditioning = str(facts["view"]), self._check_conditioning(facts["conditioning"])
             origin_c2w = world.config.motion.camera(PlayerPose(), view)
         self._memory, self._decoder, self._generator = memory, decoder, generator
         self._text, self._actions = text, actions
@@ -187,7 +177,7 @@ class Session:
 
     def _move(self, inputs: list[Inputs]) -> Move:
         """1 camera: the pose of each frame (a given pose wins), and the actions for the network."""
-        motion, cameras = self._world.config.motion, []
+        motion, cameras, players = self._world.config.motion, [], [self._player]
         for item in inputs:
             if item.c2w is None:
                 self._player = motion.advance(self._player, item)
@@ -195,7 +185,8 @@ class Session:
             else:
                 self._player = motion.player(self._origin_c2w @ item.c2w, self._view)
                 cameras.append(item.c2w)
-        self._note_actions(inputs)
+            players.append(self._player)
+        self._note_actions(inputs, players)
         return Move(np.stack(cameras))
 
     def _recall(self, memory: Memory, move: Move) -> tuple[int, ...]:
@@ -207,8 +198,7 @@ class Session:
         before = memory.next_index - self._plan.past
         if not self._use_memory or self._conditioning == "keys" or before < self._plan.memory:
             return ()
-        queries = move.latent_c2w.flip(0)[:: max(1, self._plan.new // MEMORY_QUERIES)]
-        chosen = memory.select(queries, self._plan.memory, before)
+        chosen = memory.select(self._world.rules.queries(move.latent_c2w), self._plan.memory, before)
         spare = (index for index in range(before - 1, -1, -1) if index not in chosen and index in memory)
         while len(chosen) < self._plan.memory:
             chosen.append(next(spare))
@@ -216,12 +206,23 @@ class Session:
 
     def _imagine(self, memory: Memory, move: Move, slots: tuple[int, ...]) -> Tensor:
         """3 denoiser: [memory | past | noise] to clean new latents [n, C, h, w]."""
-        past = memory.newest(self._plan.past)
+        world, past = self._world, memory.newest(self._plan.past)
         context = torch.cat([memory.latents(list(slots)), memory.latents(past)])
-        cameras = torch.cat([memory.c2w([*slots, *past]), move.latent_c2w.to(self._world.device)])
-        conditions = self._conditions(cameras, anchor=len(context) - 1, memory_latents=len(slots))
-        noise = self._noise(len(move.latent_c2w))
-        return self._world.denoiser.generate(conditions, context, noise, self._world.config.sampler.steps)
+        new_c2w = move.latent_c2w.to(world.device)
+        clip = Clip(
+            text=self._text,
+            view=self._view,
+            memory_c2w=memory.c2w(slots),
+            window_c2w=torch.cat([memory.c2w(past), new_c2w]),
+            query_c2w=world.rules.queries(new_c2w),
+            slots=slots,
+            first=past[0],
+            past=len(past),
+            actions=self._actions,
+            poses_told=self._conditioning != "keys",
+        )
+        noise = world.rules.noise(clip, self._generator)
+        return world.rules.generate(world.denoiser, clip, context, noise)
 
     def _show(
         self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer
@@ -263,55 +264,40 @@ class Session:
             )
         return self._memory
 
-    def _note_actions(self, inputs: list[Inputs]) -> None:
-        """Appends the network's action vectors of the new frames and forgets those that no window reaches."""
-        keys = torch.from_numpy(np.stack([item.key_vector() for item in inputs]))
-        look = torch.tensor([[item.yaw_deg, item.pitch_deg] for item in inputs])
-        actions = torch.cat([keys, mouse_vector(look)], dim=1)
-        steered_by_poses = all(item.c2w is not None for item in inputs) and not actions.any()
-        if self._conditioning == "poses" or steered_by_poses:
-            actions = torch.cat([null_keyboard(keys), null_mouse(look)], dim=1)
+    def _note_actions(self, inputs: list[Inputs], players: list[PlayerPose]) -> None:
+        """Appends what the network is told of the new frames and forgets what no window reaches."""
+        actions = self._world.rules.told(inputs, players, self._conditioning)
         window = (self._plan.past + len(inputs) // FRAMES_PER_LATENT + 2) * FRAMES_PER_LATENT
         self._actions = torch.cat([self._actions, actions[None]], dim=1)[:, -window:]
 
-    def _conditions(self, cameras: Tensor, anchor: int, memory_latents: int) -> ClipConditions:
-        """What the network is told. cameras: [L, 4, 4] of memory and window; anchor: index of one of them."""
-        world, config = self._world, self._world.config
-        window = len(cameras) - memory_latents
-        actions = action_window(self._actions, window).to(world.device, world.dtype)
-        plucker = anchor_plucker(
-            cameras[None],
-            cameras[None, anchor],
-            config.intrinsics,
-            config.latent_hw,
-            config.dit.rays_per_cell,
-        )
-        pose_known = torch.tensor([self._conditioning != "keys"], device=world.device)
-        return ClipConditions(
-            text=self._text,
-            plucker=plucker.to(world.dtype),
-            keyboard=actions[..., : len(KEYS)],
-            mouse=actions[..., len(KEYS) :],
-            memory_times=torch.arange(memory_latents, device=world.device),
-            window_times=torch.arange(window, device=world.device) + config.window_time_start,
-            pose_known=pose_known,
-        )
+    def _check_conditioning(self, conditioning: str) -> Any:
+        known = self._world.rules.conditionings
+        if conditioning not in known:
+            raise ConfigError("unknown conditioning", expected=" or ".join(known), got=repr(conditioning))
+        return conditioning
 
     def _first_picture(self) -> Tensor:
         """The image latent [1, C, h, w] that the prompt alone gives."""
-        world = self._world
+        world, sampler = self._world, self._world.config.sampler
         camera = torch.eye(4, dtype=torch.float64, device=world.device)[None]
-        conditions = self._conditions(camera, anchor=0, memory_latents=0)
-        sampler = world.config.sampler
+        clip = Clip(
+            text=self._text,
+            view=self._view,
+            memory_c2w=camera[:0],
+            window_c2w=camera,
+            query_c2w=camera[:0],
+            slots=(),
+            first=0,
+            past=0,
+            actions=self._actions,
+            poses_told=self._conditioning != "keys",
+        )
+        conditions, noise = world.rules.conditions(clip), draw_noise(world.config, 1, self._generator)
         with torch.inference_mode():
             null = replace(conditions, text=world.encode_prompt(""))
             return world.denoiser.generate_guided(
-                conditions, null, self._noise(1), sampler.first_picture_steps, sampler.first_picture_guidance
+                conditions, null, noise, sampler.first_picture_steps, sampler.first_picture_guidance
             )
-
-    def _noise(self, latents: int) -> Tensor:
-        shape = (latents, self._world.config.dit.in_dim, *self._world.config.latent_hw)
-        return torch.randn(shape, generator=self._generator, device=self._world.device)
 
 
 class StageTimer:
@@ -329,12 +315,6 @@ class StageTimer:
             torch.cuda.synchronize(self._device)
         elapsed_ms = (time.perf_counter() - start) * 1000
         self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + elapsed_ms
-
-
-def _check_conditioning(conditioning: str) -> Any:
-    if conditioning not in CONDITIONINGS:
-        raise ConfigError("unknown conditioning", expected=" or ".join(CONDITIONINGS), got=repr(conditioning))
-    return conditioning
 
 
 def _check_seed(seed: int) -> int:

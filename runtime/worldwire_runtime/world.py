@@ -24,6 +24,7 @@ from worldwire_runtime.model.checkpoint import load_module
 from worldwire_runtime.model.dit import DiT
 from worldwire_runtime.model.text import TinyTextEncoder
 from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.rules import OwnRules, Rules
 from worldwire_runtime.seed_images import SeedImages, check_picture
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class World:
         self._text_encoder = _settle(text_encoder, device, torch.float32)
         self.denoiser = Denoiser(_settle(dit, device, dtype), config.sampler.shift, compiled=compiled)
         self._decoder = Decoder(self._vae, compiled=compiled)
+        self.rules: Rules = OwnRules(config, device, dtype)
 
     @classmethod
     def load(
