@@ -32,6 +32,13 @@ class ActionWindows(NamedTuple):
     keyboard_rotary: Rotary
 
 
+class ActionCache(NamedTuple):
+    """What latents offer to later ones in one action module."""
+
+    mouse: KeyValue  # [B * N, heads, F, head width]
+    keyboard: KeyValue  # [B, heads, F, head width]
+
+
 class ActionClip(NamedTuple):
     """The step-invariant part of one action module for one clip."""
 
@@ -41,8 +48,8 @@ class ActionClip(NamedTuple):
     keyboard_rotary: Rotary
 
     def part(self, start: int, stop: int) -> ActionClip:
-        """The latents start ... stop - 1, which still see the keys of every latent before `stop`."""
-        keyboard = KeyValue(*(part[:, :, :stop] for part in self.keyboard))
+        """The latents start ... stop - 1."""
+        keyboard = KeyValue(*(part[:, :, start:stop] for part in self.keyboard))
         mouse_rotary, keyboard_rotary = (
             Rotary(*(table[start:stop] for table in rotary))
             for rotary in (self.mouse_rotary, self.keyboard_rotary)
@@ -50,25 +57,35 @@ class ActionClip(NamedTuple):
         return ActionClip(self.mouse_hidden[:, start:stop], keyboard, mouse_rotary, keyboard_rotary)
 
 
-def build_windows(keyboard: Tensor, mouse: Tensor, memory: int, config: ActionConfig) -> ActionWindows:
+def build_windows(
+    keyboard: Tensor, mouse: Tensor, memory: int, config: ActionConfig, times: Tensor | None = None
+) -> ActionWindows:
     """Cuts padded per-frame actions [B, ratio * (W + windows_size - 1), .] into one window per latent.
 
     Window latent i takes entries ratio * i ... ratio * i + window - 1; the `memory` latents in front
-    see null.
+    see null. times: the place of each latent in time [memory + W]; by default memory and window each count
+    from 0.
     """
-    ratio, window = config.vae_time_compression_ratio, config.window
-    windows = [actions.unfold(1, window, ratio).transpose(2, 3) for actions in (mouse, keyboard)]
+    windows = [_cut(actions, config) for actions in (mouse, keyboard)]
     mouse, keyboard = (
         torch.cat((part.new_full((part.shape[0], memory, *part.shape[2:]), null), part), dim=1)
         for part, null in zip(windows, (NULL_MOUSE, NULL_KEYBOARD), strict=True)
     )
-    here = torch.arange(keyboard.shape[1], device=keyboard.device)
-    times = torch.where(here < memory, here, here - memory)
+    if times is None:
+        here = torch.arange(keyboard.shape[1], device=keyboard.device)
+        times = torch.where(here < memory, here, here - memory)
     tables = (
         action_rotary(times, dims[0], sum(dims), config.rope_theta)
         for dims in (config.mouse_qk_dim_list, config.rope_dim_list)
     )
     return ActionWindows(mouse, keyboard, *tables)
+
+
+def _cut(actions: Tensor, config: ActionConfig) -> Tensor:
+    """[B, frames, A] to windows [B, W, window, A]."""
+    if actions.shape[1] < config.window:
+        return actions.new_empty(actions.shape[0], 0, config.window, actions.shape[2])
+    return actions.unfold(1, config.window, config.vae_time_compression_ratio).transpose(2, 3)
 
 
 def released_padding(actions: Tensor, config: ActionConfig) -> Tensor:
@@ -128,18 +145,26 @@ class ActionModule(nn.Module):
         return ActionClip(mouse_hidden, keyboard, windows.mouse_rotary, windows.keyboard_rotary)
 
     def forward(
-        self, x: Tensor, clip: ActionClip, context: int = 0, past: KeyValue | None = None
-    ) -> tuple[Tensor, KeyValue]:
-        """The steered hidden states, and the mouse keys and values of these latents.
+        self,
+        x: Tensor,
+        clip: ActionClip,
+        context: int = 0,
+        past: ActionCache | None = None,
+        *,
+        alone: bool = False,
+    ) -> tuple[Tensor, ActionCache]:
+        """The steered hidden states, and what these latents offer to later ones.
 
-        The first `context` latents attend only among themselves; `past` are earlier latents' keys and values.
+        The first `context` latents attend only among themselves; `past` is what earlier latents offer. With
+        `alone` each latent sees only itself.
         """
-        mixed, keys = self._mouse(x, clip, context, past)
+        mixed, mouse = self._mouse(x, clip, context, past.mouse if past else None, alone)
         x = x + mixed
-        return x + self._keyboard(x, clip, context), keys
+        x = x + self._keyboard(x, clip, context, past.keyboard if past else None, alone)
+        return x, ActionCache(mouse, clip.keyboard)
 
     def _mouse(
-        self, x: Tensor, clip: ActionClip, context: int, past: KeyValue | None
+        self, x: Tensor, clip: ActionClip, context: int, past: KeyValue | None, alone: bool
     ) -> tuple[Tensor, KeyValue]:
         token_weight = linear_of(self.mouse_mlp, 0).weight[:, : x.shape[-1]]
         hidden = F.linear(x.to(clip.mouse_hidden.dtype), token_weight) + clip.mouse_hidden
@@ -150,17 +175,23 @@ class ActionModule(nn.Module):
         key = rotate(self.img_attn_k_norm(key), rotary).to(value.dtype)
         query, key, value = (part.permute(0, 2, 3, 1, 4).flatten(0, 1) for part in (query, key, value))
         keys = KeyValue(key, value)
-        mixed = attend(query, keys.after(past), Context(context, context))
+        # a latent alone has one key at each position: attention is its value
+        mixed = value if alone else attend(query, keys.after(past), Context(context, context))
         mixed = mixed.unflatten(0, (x.shape[0], x.shape[2])).permute(0, 3, 1, 2, 4).flatten(-2)
         return self.proj_mouse(mixed), keys
 
-    def _keyboard(self, x: Tensor, clip: ActionClip, context: int) -> Tensor:
+    def _keyboard(
+        self, x: Tensor, clip: ActionClip, context: int, past: KeyValue | None, alone: bool
+    ) -> Tensor:
         latents, tokens = x.shape[1:3]
+        if alone:
+            own = clip.keyboard.value.transpose(1, 2).flatten(-2)
+            return self.proj_keyboard(own)[:, :, None].expand(-1, -1, tokens, -1)
         (query,) = self._split(self.mouse_attn_q(x.to(clip.mouse_hidden.dtype)), 1)
         rotary = Rotary(*(table[:, None] for table in clip.keyboard_rotary))
         query = rotate(self.key_attn_q_norm(query), rotary).to(clip.keyboard.value.dtype)
         query = query.flatten(1, 2).transpose(1, 2)
-        mixed = attend(query, clip.keyboard, Context(context * tokens, context))
+        mixed = attend(query, clip.keyboard.after(past), Context(context * tokens, context))
         return self.proj_keyboard(mixed.transpose(1, 2).flatten(-2).unflatten(1, (latents, tokens)))
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:

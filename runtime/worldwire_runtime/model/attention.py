@@ -37,6 +37,7 @@ MAX_PLAIN_SCORES = 2048 * 2048
 def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tensor:
     """Softmax attention of `query` [batch, heads, tokens, head width] over `keys`, same shape as `query`.
 
+    Without a context, further dimensions may stand before the tokens: they are separate sequences.
     A context costs a second call instead of a mask tensor: its queries attend to its keys, the others to all.
     """
     if context.queries:
@@ -46,7 +47,7 @@ def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tens
             attend(query[:, :, context.queries :], keys),
         )
         return torch.cat(attended, dim=2)
-    if query.device.type == "cpu" and query.shape[2] * keys.key.shape[2] <= MAX_PLAIN_SCORES:
+    if query.device.type == "cpu" and query.shape[-2] * keys.key.shape[-2] <= MAX_PLAIN_SCORES:
         return plain_attention(query, keys)
     return F.scaled_dot_product_attention(query, keys.key, keys.value)
 

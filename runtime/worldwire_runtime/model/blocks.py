@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldwire_runtime.model.action import ActionClip, ActionModule, ActionWindows
+from worldwire_runtime.model.action import ActionCache, ActionClip, ActionModule, ActionWindows
 from worldwire_runtime.model.attention import Context, KeyValue, RMSNorm, attend, layer_norm
 from worldwire_runtime.model.config import DiTConfig
 from worldwire_runtime.model.rope import Rotary, rotate
@@ -40,7 +40,7 @@ class BlockCache(NamedTuple):
     """Keys and values that context tokens offer to the new tokens in one block."""
 
     attention: KeyValue
-    mouse: KeyValue | None
+    action: ActionCache | None
 
 
 class Attention(nn.Module):
@@ -73,12 +73,16 @@ class SelfAttention(Attention):
         return KeyValue(key.flatten(1, 2).transpose(1, 2), value.flatten(1, 2).transpose(1, 2))
 
     def forward(
-        self, y: Tensor, rotary: Rotary, context: int, past: KeyValue | None
+        self, y: Tensor, rotary: Rotary, context: int, past: KeyValue | None, alone: bool = False
     ) -> tuple[Tensor, KeyValue]:
         """Output [B, F, N, d], and the keys and values of these tokens (without those of `past`)."""
         keys = self.keys(y, rotary)
         query = rotate(self._heads(self.norm_q(self.q(y))), rotary).to(keys.value.dtype)
         query = query.flatten(1, 2).transpose(1, 2)
+        if alone:
+            each = (y.shape[1], -1)  # every latent is a sequence of its own
+            latents = KeyValue(*(part.unflatten(2, each) for part in keys))
+            return self._merge(attend(query.unflatten(2, each), latents).flatten(2, 3), y.shape[1]), keys
         seen = context * y.shape[2]
         attended = attend(query, keys.after(past), Context(seen, seen))
         return self._merge(attended, y.shape[1]), keys
@@ -141,28 +145,38 @@ class Block(nn.Module):
         *,
         context: int = 0,
         past: BlockCache | None = None,
+        alone: bool = False,
     ) -> tuple[Tensor, BlockCache]:
         """Hidden states after this block, and what these tokens offer to later ones.
 
         `time` [B, F, 1 or N, 6, d]. The first `context` latents attend only among themselves; the tokens
-        behind `past` are attended to but not computed.
+        behind `past` are attended to but not computed. With `alone` each latent sees only itself.
         """
         dtype = clip.camera_scale.dtype
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
         y = modulate(x, shift, scale, self.eps, dtype)
-        y, keys = self.self_attn(y, rotary, context, past.attention if past else None)
+        y, keys = self.self_attn(y, rotary, context, past.attention if past else None, alone)
         x = see_camera(gated_add(x, y, gate), clip.camera_scale, clip.camera_shift, self.norm3)
         x = x + self.cross_attn(x.to(dtype), clip.text)
-        mouse = None
+        action = None
         if self.action_model is not None and clip.action is not None:
-            x, mouse = self.action_model(x, clip.action, context, past.mouse if past else None)
+            offered = past.action if past else None
+            x, action = self.action_model(x, clip.action, context, offered, alone=alone)
         y = self.ffn(modulate(x, ffn_shift, ffn_scale, self.eps, dtype))
-        return gated_add(x, y, ffn_gate), BlockCache(keys, mouse)
+        return gated_add(x, y, ffn_gate), BlockCache(keys, action)
 
-    def context_keys(self, x: Tensor, time: Tensor, clip: BlockClip, rotary: Rotary) -> BlockCache:
-        """Only what context tokens offer: enough for the last block, whose output nobody reads."""
+    def context_keys(
+        self,
+        x: Tensor,
+        time: Tensor,
+        clip: BlockClip,
+        rotary: Rotary,
+        past: BlockCache | None = None,
+        alone: bool = False,
+    ) -> BlockCache:
+        """Only what these tokens offer: enough for the last block, whose output nobody reads."""
         if self.action_model is not None:
-            return self(x, time, clip, rotary)[1]
+            return self(x, time, clip, rotary, past=past, alone=alone)[1]
         shift, scale = (self.modulation + time).unbind(-2)[:2]
         y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
         return BlockCache(self.self_attn.keys(y, rotary), None)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_args
 
 from worldwire.errors import ConfigError
 
-Attention = Literal["joint", "cached"]
+Attention = Literal["joint", "cached", "rolling"]
 
 PATCH = (2, 2)  # rows and columns of latent cells in one token
 
@@ -107,7 +107,8 @@ class DiTConfig:
     freq_dim: int = 256
     eps: float = 1e-6
     action_config: ActionConfig | None = None
-    # Ours. `joint`: every token attends to every token. `cached`: memory and past only to themselves.
+    # Ours. `joint`: every token attends to every token. `cached`: memory and past only to themselves, encoded
+    # once per clip. `rolling`: their keys and values go on from clip to clip (`worldwire_runtime.rolling`).
     attention: Attention = "joint"
     # Ours. Camera rays per side of a latent cell; the released model has one for each of its 16x16 pixels.
     rays_per_cell: int = 16
@@ -126,7 +127,9 @@ class DiTConfig:
                 "sigma_theta is out of range", expected="0 <= value < 1", got=str(self.sigma_theta)
             )
         if self.attention not in get_args(Attention):
-            raise ConfigError("unknown attention mode", expected="joint or cached", got=repr(self.attention))
+            raise ConfigError(
+                "unknown attention mode", expected=" or ".join(get_args(Attention)), got=repr(self.attention)
+            )
         if self.action_config is not None:
             self._check_action(self.action_config)
 

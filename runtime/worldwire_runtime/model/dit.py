@@ -2,7 +2,8 @@
 
 `DiT.prepare` does once per clip what no denoising step changes; then either `forward` (every latent, in
 training and in `joint` attention) or `encode_context` once and `denoise` in each step (`cached` attention).
-The prediction is v = noise - data.
+`rolling` attention keeps what `encode_alone` (memory) and `extend` (past) gave from clip to clip. The
+prediction is v = noise - data.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldwire.errors import ConfigError, StateError
-from worldwire_runtime.model.action import build_windows
-from worldwire_runtime.model.attention import layer_norm, linear_of
+from worldwire_runtime.model.action import ActionCache, build_windows
+from worldwire_runtime.model.attention import KeyValue, layer_norm, linear_of
 from worldwire_runtime.model.blocks import MODULATIONS, Block, BlockCache, BlockClip
 from worldwire_runtime.model.config import PATCH, DiTConfig
 from worldwire_runtime.model.rope import Rotary, trunk_rotary
@@ -39,6 +40,7 @@ class ClipConditions:
     memory_times: Tensor  # [M] or [B, M] rotary times of the memory latents
     window_times: Tensor  # [W] or [B, W]
     pose_known: Tensor | None = None  # [B] bool; False zeroes that sample's camera features (None: all known)
+    action_times: Tensor | None = None  # [M + W] places in the action modules (None: both count from 0)
 
 
 class PreparedClip(NamedTuple):
@@ -52,7 +54,7 @@ class PreparedClip(NamedTuple):
         return self.rotary.cos.shape[1]
 
     def part(self, start: int, stop: int) -> PreparedClip:
-        """The latents start ... stop - 1; they still see the keyboard of every latent before `stop`."""
+        """The latents start ... stop - 1."""
         return PreparedClip(
             tuple(block.part(start, stop) for block in self.blocks),
             Rotary(self.rotary.cos[:, start:stop], self.rotary.sin[:, start:stop]),
@@ -64,6 +66,33 @@ class ContextCache(NamedTuple):
 
     blocks: tuple[BlockCache, ...]
     latents: int
+
+    def part(self, start: int, stop: int) -> ContextCache:
+        """What the latents start ... stop - 1 of these offer."""
+
+        def cut(keys: KeyValue) -> KeyValue:
+            each = keys.key.shape[2] // self.latents
+            return KeyValue(*(part[:, :, start * each : stop * each] for part in keys))
+
+        blocks = tuple(
+            BlockCache(cut(block.attention), block.action and ActionCache(*map(cut, block.action)))
+            for block in self.blocks
+        )
+        return ContextCache(blocks, stop - start)
+
+    @classmethod
+    def join(cls, caches: Sequence[ContextCache]) -> ContextCache:
+        """What all of these latents offer, in this order."""
+
+        def joined(parts: Sequence[KeyValue]) -> KeyValue:
+            return KeyValue(*(torch.cat(same, dim=2) for same in zip(*parts, strict=True)))
+
+        blocks = []
+        for same in zip(*(cache.blocks for cache in caches), strict=True):
+            actions = [block.action for block in same if block.action is not None]
+            action = ActionCache(*map(joined, zip(*actions, strict=True))) if actions else None
+            blocks.append(BlockCache(joined([block.attention for block in same]), action))
+        return cls(tuple(blocks), sum(cache.latents for cache in caches))
 
 
 class TimeSignal(NamedTuple):
@@ -140,7 +169,9 @@ class DiT(nn.Module):
         windows = None
         if config.action_config is not None:
             memory = cond.memory_times.shape[-1]
-            windows = build_windows(cond.keyboard, cond.mouse, memory, config.action_config)
+            windows = build_windows(
+                cond.keyboard, cond.mouse, memory, config.action_config, cond.action_times
+            )
         return PreparedClip(tuple(block.prepare(camera, text, windows) for block in self._blocks()), rotary)
 
     def forward(self, latents: Tensor, timestep: Tensor, prepared: PreparedClip, context: int = 0) -> Tensor:
@@ -170,23 +201,43 @@ class DiT(nn.Module):
                 got=f"attention {self.config.attention!r}",
                 remedy="call forward with all latents in every step",
             )
-        context = latents.shape[2]
-        if not context:
+        return self.extend(latents, prepared.part(0, latents.shape[2]))
+
+    def extend(
+        self, latents: Tensor, prepared: PreparedClip, past: ContextCache | None = None
+    ) -> ContextCache:
+        """Keys and values of clean latents [B, C, n, h, w] that see each other and everything in `past`."""
+        return self._encode(latents, prepared, past, alone=False)
+
+    def encode_alone(self, latents: Tensor, prepared: PreparedClip) -> ContextCache:
+        """Keys and values of clean latents [B, C, n, h, w] each of which sees only itself."""
+        return self._encode(latents, prepared, None, alone=True)
+
+    def _encode(
+        self, latents: Tensor, prepared: PreparedClip, past: ContextCache | None, alone: bool
+    ) -> ContextCache:
+        if not latents.shape[2]:
             raise StateError("there is no context to encode", expected="at least one latent", got="none")
-        clip = prepared.part(0, context)
-        self._check_latents(latents, clip.latents)
+        self._check_latents(latents, prepared.latents)
         time = self._embed_time(latents.new_zeros(1, 1, dtype=torch.float32), 1).blocks
-        x = self._embed_latents(latents)
+        x, rotary, last = self._embed_latents(latents), prepared.rotary, len(self.blocks) - 1
         caches = []
-        for block, block_clip in zip(self._blocks()[:-1], clip.blocks[:-1], strict=True):
-            x, cache = block(x, time, block_clip, clip.rotary)
-            caches.append(cache)
-        caches.append(self._blocks()[-1].context_keys(x, time, clip.blocks[-1], clip.rotary))
-        return ContextCache(tuple(caches), context)
+        for index, (block, clip) in enumerate(zip(self._blocks(), prepared.blocks, strict=True)):
+            seen = past.blocks[index] if past else None
+            if index == last:
+                caches.append(block.context_keys(x, time, clip, rotary, past=seen, alone=alone))
+            else:
+                x, cache = block(x, time, clip, rotary, past=seen, alone=alone)
+                caches.append(cache)
+        return ContextCache(tuple(caches), latents.shape[2])
 
     def denoise(self, noisy: Tensor, timestep: Tensor, prepared: PreparedClip, cache: ContextCache) -> Tensor:
-        """Velocities of the new latents [B, C, new, h, w] at `timestep` [B, new], given the context."""
-        clip = prepared.part(cache.latents, prepared.latents)
+        """Velocities of the new latents [B, C, new, h, w] at `timestep` [B, new], given the context.
+
+        prepared: of the new latents alone, or of the context's latents and them.
+        """
+        alone = prepared.latents == noisy.shape[2]
+        clip = prepared if alone else prepared.part(cache.latents, prepared.latents)
         self._check_latents(noisy, clip.latents)
         time = self._embed_time(timestep, noisy.shape[2])
         x = self._embed_latents(noisy)
