@@ -83,6 +83,10 @@ class Axes:
         """Position in engine units and quaternion xyzw to metres and quaternion on the wire."""
         return self.position_to_wire(position), self.quaternion_to_wire(quaternion_xyzw)
 
+    def pose_to_c2w(self, position: ArrayLike, quaternion_xyzw: ArrayLike) -> Array:
+        """The same as matrices [..., 4, 4] on the wire, as `Inputs(c2w=...)` takes one."""
+        return pose_matrix(*self.pose_to_wire(position, quaternion_xyzw))
+
     # ------------------------------------------------------------------ from the wire
 
     def position_from_wire(self, position_m: ArrayLike) -> Array:
@@ -100,6 +104,11 @@ class Axes:
     def pose_from_wire(self, position_m: ArrayLike, quaternion_xyzw: ArrayLike) -> tuple[Array, Array]:
         """Metres and quaternion xyzw on the wire to position in engine units and quaternion."""
         return self.position_from_wire(position_m), self.quaternion_from_wire(quaternion_xyzw)
+
+    def pose_from_c2w(self, c2w: ArrayLike) -> tuple[Array, Array]:
+        """Cameras [..., 4, 4] on the wire, as `Frame.c2w` is one, to engine units and quaternion."""
+        matrix = _matrices(c2w)
+        return self.pose_from_wire(matrix[..., :3, 3], matrix_to_quaternion(matrix[..., :3, :3]))
 
     # ------------------------------------------------------------------ parts
 
