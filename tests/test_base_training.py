@@ -12,13 +12,14 @@ from base_training_cases import make_store, tiny_world
 from worldwire.errors import CheckpointError, ConfigError
 from worldwire_runtime.model.vae import VAE
 from worldwire_training import common
-from worldwire_training.base_config import BaseConfig, DataConfig, ValidationConfig, read_config
+from worldwire_training.base_config import BaseConfig, DataConfig, OwnContext, ValidationConfig, read_config
 from worldwire_training.base_model import BaseModel, NoiseConfig, clip_losses
 from worldwire_training.base_training import CHECKPOINT_FILE, BaseTrainer
 from worldwire_training.clip_sampler import ClipSampler, DropRates, Shape
 from worldwire_training.common import Ranks
 from worldwire_training.losses import DivergedError, ErrorBuffer
 from worldwire_training.rollout import plan_steps, roll_out
+from worldwire_training.segments import Walks, walk_on
 from worldwire_training.validation import Validator
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -88,6 +89,8 @@ def test_resuming_another_network_is_a_typed_error(tmp_path: Path):
     trainer(config(tmp_path, steps=1)).fit()
     with pytest.raises(CheckpointError, match="belongs to another run"):
         trainer(config(tmp_path, noise=NoiseConfig(error_gamma=0.5, error_latents=4))).fit(resume=True)
+    with pytest.raises(CheckpointError, match=r"drops\.keys: 0\.15 -> 0\.5"):
+        trainer(config(tmp_path, drops=DropRates(keys=0.5))).fit(resume=True)
     with pytest.raises(CheckpointError, match="no training checkpoint"):
         trainer(config(tmp_path / "elsewhere")).fit(resume=True)
 
@@ -101,6 +104,29 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path: Path):
     with pytest.raises(DivergedError, match="resume from the last checkpoint"):
         broken.fit()
     assert (tmp_path / CHECKPOINT_FILE).read_bytes() == saved
+    kept = common.load_checkpoint(tmp_path / "diverged_000000_rank0.pt")
+    assert kept["latents"].shape[1] == 4
+    assert kept["step"] == 0
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    trainer(config(tmp_path, pause_at=0.5)).fit()
+    saved = (tmp_path / CHECKPOINT_FILE).read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    running = trainer(config(tmp_path, checkpoint_minutes=1e-9))
+    with monkeypatch.context() as disk:
+        disk.setattr(common.torch, "save", full)
+        with pytest.raises(CheckpointError, match="No space left"):
+            running.fit(resume=True)
+    assert running.step == 4
+    assert "No space left" in caplog.text
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == saved
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def random_model() -> BaseModel:
@@ -151,21 +177,66 @@ def test_the_context_steers_the_loss_but_has_none_of_its_own():
     assert batch.latents.grad[:, :, 9:].abs().max() > 0
 
 
-def test_the_error_buffer_is_filled_by_training_and_disturbs_the_context():
-    batch = batch_of(Shape(5, 4, 2))
-    errors = ErrorBuffer(4, (4, 2, 4), torch.device("cpu"))
-    noise = NoiseConfig(context_sigma=0.0, error_gamma=1.0, error_rate=1.0)
-    contexts = []
+def test_the_error_buffer_is_filled_by_training_and_disturbs_what_it_is_told_to():
+    batch, contexts = batch_of(Shape(5, 4, 2)), []
 
     def remember(_batch: object, context: torch.Tensor, noisy: torch.Tensor, _sigma: object) -> torch.Tensor:
         contexts.append(context)
         return 0 * noisy
 
-    for _ in range(2):
-        clip_losses(remember, batch, noise, torch.Generator().manual_seed(0), errors)
-    assert errors.filled == 4
+    errors = ErrorBuffer(8, (4, 2, 4), torch.device("cpu"))
+    past_only = NoiseConfig(context_sigma=0.0, error_gamma=1.0, memory_gamma=0.0, error_rate=1.0)
+    for _ in range(4):
+        clip_losses(remember, batch, past_only, torch.Generator().manual_seed(0), errors)
+    assert errors.residuals.abs().max() > 0
     assert torch.equal(contexts[0], batch.latents[:, :, :9])
-    assert not torch.equal(contexts[1], batch.latents[:, :, :9])
+    assert torch.equal(contexts[3][:, :, :5], batch.latents[:, :, :5])
+    assert not torch.equal(contexts[3][:, :, 5:], batch.latents[:, :, 5:9])
+    both = replace(past_only, memory_gamma=None)
+    clip_losses(remember, batch, both, torch.Generator().manual_seed(0), errors)
+    assert not torch.equal(contexts[4][:, :, :5], batch.latents[:, :, :5])
+
+
+def test_walks_have_their_own_past_and_the_truth_to_come():
+    store, shape = make_store(), Shape(5, 4, 2)
+    sampler = ClipSampler(store, tiny_world())
+    nothing = DropRates(0.0, 0.0, 0.0)
+    walks = Walks.begin(sampler, shape, 3, 2, torch.Generator().manual_seed(5), nothing)
+    truth = walks.latents.clone()
+    walk_on(random_model(), walks, shape, 2, steps=2, shift=3.0, generator=torch.Generator().manual_seed(0))
+    changed = (walks.latents != truth).any(dim=(2, 3, 4))
+    assert changed.sum(dim=1).tolist() == [4, 4]
+    batch, before = walks.clip(shape, 2), walks.clip(shape, 0)
+    first = changed.long().argmax(dim=1)
+    rows = torch.arange(2)
+    assert torch.equal(batch.latents[:, :, 5], walks.latents[rows, first])
+    assert torch.equal(batch.latents[:, :, 9], truth[rows, first + 4])
+    assert torch.equal(before.latents[:, :, 9], walks.latents[rows, first])
+    assert store.latents.data_ptr() != walks.latents.data_ptr()
+
+
+def test_contexts_of_its_own_change_what_is_trained(tmp_path: Path):
+    plain, own = tmp_path / "plain", tmp_path / "own"
+    steady = (Shape(5, 4, 2), Shape(0, 4, 2))
+    trainer(config(plain, shapes=steady)).fit()
+    trainer(config(own, shapes=steady, own_context=OwnContext(1.0, segments=2))).fit()
+    assert losses(plain) != losses(own)
+    again = tmp_path / "again"
+    trainer(config(again, shapes=steady, own_context=OwnContext(1.0, segments=2), pause_at=0.5)).fit()
+    trainer(config(again, shapes=steady, own_context=OwnContext(1.0, segments=2))).fit(resume=True)
+    assert losses(again) == losses(own)
+    with pytest.raises(ConfigError, match="own_context"):
+        OwnContext(share=2.0)
+
+
+def test_microbatches_add_up_to_a_step(tmp_path: Path):
+    together = trainer(config(tmp_path, microbatches=4, noise=NoiseConfig(draws=2)))
+    loss = together._backward(SHAPES[0])
+    parts = [together._loss(SHAPES[0], 0, together._generator(0, place)).item() for place in range(4)]
+    assert loss.item() == pytest.approx(sum(parts) / 4)
+    two = Ranks(0, 2, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="do not share out"):
+        BaseTrainer(config(tmp_path, microbatches=3), tiny_world(), make_store(), two)
 
 
 def test_a_rollout_takes_the_steps_of_a_session():

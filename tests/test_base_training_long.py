@@ -76,7 +76,7 @@ def test_a_paused_run_may_become_longer_and_goes_on_exactly(tmp_path: Path, kind
 
 def test_another_optimizer_does_not_resume(tmp_path: Path):
     trainer(config(tmp_path, steps=1, optimizer=MUON)).fit()
-    with pytest.raises(CheckpointError, match=r"optimizer\.kind is another one"):
+    with pytest.raises(CheckpointError, match=r"optimizer\.kind: 'muon' -> 'adamw'"):
         trainer(config(tmp_path, steps=2)).fit(resume=True)
 
 

@@ -1,16 +1,21 @@
 """Flow matching and the error buffer: what they do to tensors."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 from worldwire_training.losses import (
+    NOISE_BINS,
     DivergedError,
     ErrorBuffer,
     add_noise,
-    check_finite,
     clip_timesteps,
+    diverged,
     estimate_data,
     flow_matching_losses,
+    mix_in_levels,
     sample_noise_levels,
 )
 
@@ -43,24 +48,33 @@ def test_shift_moves_noise_levels_towards_noise():
     torch.testing.assert_close(shifted, 3 * plain / (1 + 2 * plain))
 
 
-def test_error_buffer_keeps_the_newest_residuals_and_perturbs_by_gamma():
-    buffer = ErrorBuffer(4, (1, 1, 1), torch.device("cpu"))
-    context, generator = torch.zeros(2, 1, 3, 1, 1), torch.Generator().manual_seed(0)
-    gamma = torch.tensor([0.0, 0.5])
-    assert buffer.perturb(context, gamma, generator) is context
-    for value in (1.0, 2.0, 4.0):
-        buffer.add(torch.full((1, 1, 2, 1, 1), value), torch.zeros(1, 1, 2, 1, 1))
-    assert sorted(buffer.residuals.flatten().tolist()) == [2, 2, 4, 4]
-    perturbed = buffer.perturb(context, gamma, generator)
+def test_sampler_levels_are_mixed_in():
+    sigma, draw = torch.full((4000,), 0.25), torch.Generator().manual_seed(0)
+    mixed = mix_in_levels(sigma, (1.0, 0.75), 0.5, draw)
+    assert set(mixed.tolist()) == {0.25, 1.0, 0.75}
+    assert (mixed == 1.0).float().mean() == pytest.approx(0.25, abs=0.03)
+    assert mix_in_levels(sigma, (1.0,), 0.0, draw) is sigma
+
+
+def test_error_buffer_groups_residuals_by_noise_level_and_perturbs_by_gamma():
+    buffer = ErrorBuffer(NOISE_BINS, (1, 1, 1), torch.device("cpu"))
+    context, draw = torch.zeros(2, 1, 300, 1, 1), torch.Generator().manual_seed(0)
+    gamma = torch.tensor([[0.0], [0.5]]).expand(2, 300)
+    assert buffer.perturb(context, gamma, draw).abs().max() == 0
+    data = torch.zeros(2, 1, 1, 1, 1)
+    for value in (1.0, 2.0):  # a later residual of the same noise level takes its place
+        predicted = torch.tensor([value, 4 * value]).view(2, 1, 1, 1, 1)
+        buffer.add(predicted, data, torch.tensor([0.01, 1.0]), draw)
+    assert buffer.residuals.flatten().tolist() == [2.0, *[0.0] * (NOISE_BINS - 2), 8.0]
+    perturbed = buffer.perturb(context, gamma, draw)
     assert perturbed[0].abs().max() == 0
-    assert set(perturbed[1].flatten().tolist()) <= {1.0, 2.0}
-    other = ErrorBuffer(4, (1, 1, 1), torch.device("cpu"))
+    assert set(perturbed[1].flatten().tolist()) == {0.0, 1.0, 4.0}
+    other = ErrorBuffer(NOISE_BINS, (1, 1, 1), torch.device("cpu"))
     other.load_state_dict(buffer.state_dict())
-    assert other.filled == 4
+    assert torch.equal(other.residuals, buffer.residuals)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_is_none_is_a_typed_error(value):
-    check_finite(1.0, "loss", 3)
-    with pytest.raises(DivergedError, match=r"loss is .* at step 3"):
-        check_finite(value, "loss", 3)
+def test_divergence_names_the_batch_that_was_kept():
+    error = diverged("the loss of step 3", math.nan, Path("kept.pt"))
+    assert isinstance(error, DivergedError)
+    assert "kept.pt" in str(error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -67,6 +68,28 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class OwnContext:
+    """Contexts that the model makes itself, as sessions will: the remedy for worlds that melt.
+
+    share: of the steps with a fully grown past. segments: up to so many clips are generated (by the sampler,
+    without gradients) before the one that is trained on its truth. most_latents: but no more than so many
+    generated latents, so that long clips do not take all the time.
+    """
+
+    share: float = 0.0
+    segments: int = 2
+    most_latents: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1 or self.segments < 1 or self.most_latents < 1:
+            raise ConfigError(
+                "own_context is out of range",
+                expected="share 0 to 1, segments and most_latents above 0",
+                got=str(self),
+            )
+
+
+@dataclass(frozen=True)
 class ValidationConfig:
     """Pictures and numbers from held-out episodes while a run goes on.
 
@@ -88,8 +111,10 @@ class BaseConfig:
     `minutes_per_call` of its own (encoding and compilation included; 0: no limit). `minutes` may differ on a
     resume.
 
-    latents_per_step: context and new latents of all clips in one step of one process. init_from: folder of a
-    world whose weights the run begins with. compile: "fused" compiles the elementwise work once for all clip
+    latents_per_step: context and new latents of all clips in one microbatch. microbatches: of one step,
+    shared out among the processes, which must divide them (0: one for each process); with a number given, a
+    run goes on alike with more or fewer processes. init_from: folder of a world whose weights the run begins
+    with. compile: "fused" compiles the elementwise work once for all clip
     shapes, "blocks" whole blocks for each of them; compile_cache: a file that keeps what was compiled for the
     next run on such a machine ("": none).
     """
@@ -103,6 +128,7 @@ class BaseConfig:
     minutes_per_call: float = 0.0
     steps: int = 0
     latents_per_step: int = 2048
+    microbatches: int = 0
     device: str = "auto"
     mixed_precision: bool = True
     compile: Compile = "fused"
@@ -115,6 +141,7 @@ class BaseConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     drops: DropRates = field(default_factory=DropRates)
+    own_context: OwnContext = field(default_factory=OwnContext)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
@@ -133,6 +160,13 @@ class BaseConfig:
                 expected="minutes_per_call = 0 with steps above 0",
                 remedy="use pause_at, or minutes instead of steps",
             )
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint belongs to, as plain data: all that may not differ on a resume."""
+        kept = {name: getattr(self, name) for name in ("world", "shapes", "noise", "drops", "own_context")}
+        kept |= {"seed": self.seed, "optimizer.kind": self.optimizer.kind, "microbatches": self.microbatches}
+        plain = {name: asdict(value) if is_dataclass(value) else value for name, value in kept.items()}
+        return json.loads(json.dumps(plain, default=asdict))  # type: ignore[no-any-return]
 
 
 def read_config(path: Path, kind: type[Config], assignments: Sequence[str] = ()) -> Config:

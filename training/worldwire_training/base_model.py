@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from worldwire.errors import ConfigError
 from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.model.action import ActionCache
 from worldwire_runtime.model.attention import KeyValue
 from worldwire_runtime.model.blocks import BlockCache, BlockClip
 from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
+from worldwire_runtime.model.sampler import flow_schedule
 from worldwire_runtime.model.text import PAD_TOKEN, TinyTextEncoder
 from worldwire_training.clip_sampler import ClipBatch
 from worldwire_training.losses import (
@@ -20,6 +22,7 @@ from worldwire_training.losses import (
     clip_timesteps,
     estimate_data,
     flow_matching_losses,
+    mix_in_levels,
     sample_noise_levels,
 )
 
@@ -28,23 +31,37 @@ from worldwire_training.losses import (
 class NoiseConfig:
     """Noise on the new latents, and the disturbances of their clean context.
 
-    shift: of the logit-normal noise levels towards noise. draws: noise levels for each clip in a step; more
-    than one needs `cached` attention, whose context is then computed once for all of them. context_sigma: the
-    largest standard deviation of the Gaussian noise on context latents. error_gamma: the largest weight of a
-    residual from the error buffer (0: no buffer); error_rate: the share of clips that get one; error_latents:
-    its size.
+    shift: of the logit-normal noise levels towards noise. sampler_share: how many levels are instead one of
+    those at which a sampler of `sampler_steps` steps asks. draws: noise levels for each clip in a step; more
+    than one needs an attention whose context does not see the new latents, and computes it once for all of
+    them. context_sigma: the largest standard deviation of the Gaussian noise on context latents. error_gamma:
+    the largest weight of a residual from the error buffer on past latents (0: no buffer), memory_gamma: the
+    same on memory latents (None: as on the past); error_rate: the share of clips that get one;
+    error_latents: its size.
     """
 
     shift: float = 3.0
+    sampler_share: float = 0.0
+    sampler_steps: int = 3
     draws: int = 1
     context_sigma: float = 0.15
     error_gamma: float = 0.0
+    memory_gamma: float | None = None
     error_rate: float = 0.5
     error_latents: int = 512
 
     def __post_init__(self) -> None:
-        if self.shift <= 0 or self.draws < 1 or self.error_latents < 1:
+        if self.shift <= 0 or self.draws < 1 or self.error_latents < 1 or self.sampler_steps < 1:
             raise ConfigError("a noise setting is out of range", got=str(self))
+        if not 0 <= self.sampler_share <= 1:
+            raise ConfigError(
+                "noise.sampler_share is no share", expected="0 to 1", got=str(self.sampler_share)
+            )
+
+    @property
+    def sampler_levels(self) -> tuple[float, ...]:
+        """The noise levels at which the few-step sampler asks, pure noise first."""
+        return flow_schedule(self.sampler_steps, self.shift).sigmas[:-1]
 
 
 class BaseModel(nn.Module):
@@ -89,29 +106,36 @@ def clip_losses(
 ) -> Tensor:
     """Flow-matching loss of each noise draw of each clip, float32 [B * draws]."""
     clean, seen = batch.latents, batch.shape.context
-    context = disturb(clean[:, :, :seen], noise, generator, errors)
+    context = disturb(clean[:, :, :seen], batch.shape.memory, noise, generator, errors)
     data = clean[:, :, seen:].repeat_interleave(noise.draws, 0).float()
     sigma = sample_noise_levels(len(data), noise.shift, generator, data.device)
+    sigma = mix_in_levels(sigma, noise.sampler_levels, noise.sampler_share, generator)
     drawn = torch.randn(data.shape, generator=generator, device=data.device)
     noisy = add_noise(data, drawn, sigma)
     velocity = model(batch, context, noisy.to(clean.dtype), sigma)
     if errors is not None:
-        errors.add(estimate_data(noisy, velocity.detach().float(), sigma), data)
+        errors.add(estimate_data(noisy, velocity.detach().float(), sigma), data, sigma, generator)
     return flow_matching_losses(velocity, data, drawn)
 
 
 def disturb(
-    context: Tensor, noise: NoiseConfig, generator: torch.Generator, errors: ErrorBuffer | None
+    context: Tensor, memory: int, noise: NoiseConfig, generator: torch.Generator, errors: ErrorBuffer | None
 ) -> Tensor:
-    """The context as imperfect as a session's own: a little Gaussian noise, and residuals of predictions."""
-    samples, device = len(context), context.device
+    """The context as imperfect as a session's own: a little Gaussian noise, and residuals of predictions.
+
+    context: [B, C, F, h, w] whose first `memory` latents are retrieved ones.
+    """
+    samples, frames, device = len(context), context.shape[2], context.device
     sigma = noise.context_sigma * torch.rand(samples, generator=generator, device=device)
     gauss = torch.randn(context.shape, generator=generator, device=device)
     disturbed = context.float() + sigma.view(-1, 1, 1, 1, 1) * gauss
-    if errors is not None:
-        gamma = noise.error_gamma * torch.rand(samples, generator=generator, device=device)
+    if errors is not None and frames:
+        most = torch.full((frames,), noise.error_gamma, device=device)
+        if noise.memory_gamma is not None:
+            most[:memory] = noise.memory_gamma
+        level = torch.rand(samples, generator=generator, device=device)
         chosen = torch.rand(samples, generator=generator, device=device) < noise.error_rate
-        disturbed = errors.perturb(disturbed, gamma * chosen, generator)
+        disturbed = errors.perturb(disturbed, (level * chosen)[:, None] * most, generator)
     return disturbed.to(context.dtype)
 
 
@@ -128,8 +152,11 @@ def repeat_cache(cache: ContextCache, samples: int, times: int) -> ContextCache:
     def tokens(part: Tensor) -> Tensor:
         return part.unflatten(0, (samples, -1)).repeat_interleave(times, 0).flatten(0, 1)
 
+    def action(offered: ActionCache) -> ActionCache:
+        return ActionCache(KeyValue(*map(tokens, offered.mouse)), _repeat_keys(offered.keyboard, times))
+
     blocks = [
-        BlockCache(_repeat_keys(block.attention, times), block.mouse and KeyValue(*map(tokens, block.mouse)))
+        BlockCache(_repeat_keys(block.attention, times), block.action and action(block.action))
         for block in cache.blocks
     ]
     return ContextCache(tuple(blocks), cache.latents)

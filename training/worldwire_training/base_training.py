@@ -9,20 +9,24 @@ to their new latents, and learns the velocity. The average of the weights is wha
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from worldwire.errors import CheckpointError
+from worldwire.errors import CheckpointError, ConfigError
 from worldwire_runtime.config import WorldConfig
 from worldwire_training.base_config import BaseConfig
 from worldwire_training.base_model import BaseModel, clip_losses
-from worldwire_training.clip_sampler import ClipSampler, Shape, ShapeSchedule
+from worldwire_training.clip_sampler import FULL_PAST, ClipBatch, ClipSampler, Shape, ShapeSchedule
 from worldwire_training.common import (
     EMA,
     Budget,
@@ -31,15 +35,18 @@ from worldwire_training.common import (
     ScalarLog,
     StepBudget,
     TimeBudget,
+    Timer,
     average_gradients,
+    differences,
     load_checkpoint,
     save_checkpoint,
     warmup_stable_decay,
 )
 from worldwire_training.fused import compile_blocks, fused_elementwise
 from worldwire_training.latents import LatentStore
-from worldwire_training.losses import ErrorBuffer, check_finite
+from worldwire_training.losses import ErrorBuffer, diverged
 from worldwire_training.optimizers import BaseOptimizer
+from worldwire_training.segments import Walks, walk_on
 from worldwire_training.validation import Validator
 
 log = logging.getLogger(__name__)
@@ -47,6 +54,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_FILE = "base.pt"
 SEED_STRIDE = 1_000_003
 WARM_UP_SEED = 0
+OWN_STREAM = 0x0E
 
 
 class BaseTrainer:
@@ -79,7 +87,8 @@ class BaseTrainer:
         )
         self._errors = _error_buffer(config, store)
         self._validator = validator
-        self._recent = _Recent()
+        self._recent = _Recent(ranks)
+        self._all_microbatches = _microbatches(config, ranks)
 
     # ------------------------------------------------------------------ the loop
 
@@ -100,15 +109,15 @@ class BaseTrainer:
             self._load(budget)
         curves = ScalarLog(self.output, self.ranks)
         progress = Progress("base", self.ranks)
-        validation = _Timer(self.config.validation.every_minutes)
-        checkpoint = _Timer(self.config.checkpoint_minutes)
+        validation = Timer(self.config.validation.every_minutes)
+        checkpoint = Timer(self.config.checkpoint_minutes)
         until = self._pause(budget, began)
         while budget.progress(self.step) < until:
             self.train_step(budget)
             if self.step % self.config.log_every == 0:
                 progress.show(budget.progress(self.step), self.step, self._report(curves))
             if checkpoint.due():
-                self.save(budget)
+                self._save_if_possible(budget)
             if validation.due():
                 self._validate(curves)
         if self._recent:
@@ -140,26 +149,65 @@ class BaseTrainer:
         )
         optimizer.set_rate(rate)
         shape = self.schedule.at(self.step)
-        loss = self._loss(shape, self._generator(self.step))
-        loss.backward()
+        loss = self._backward(shape)
         average_gradients(self.model.parameters(), self.ranks)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         optimizer.step()
         self.ema.update(self.model)
-        self._recent.add(shape, self.schedule.samples(shape), loss.detach(), norm)
+        self._recent.add(self.step, shape, self.schedule.samples(shape), loss, norm)
         self.step += 1
 
-    def _loss(self, shape: Shape, generator: torch.Generator) -> Tensor:
-        drops = self.schedule.drops(shape, self.config.drops)
-        batch = self._sampler.sample(shape, self.schedule.samples(shape), generator, drops)
+    def _backward(self, shape: Shape) -> Tensor:
+        """Gradients of this rank's microbatches; their mean loss."""
+        places = self._microbatches()
+        losses = []
+        for place in places:
+            loss = self._loss(shape, self._own_segments(shape), self._generator(self.step, place))
+            (loss / len(places)).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).mean()
+
+    def _loss(self, shape: Shape, own: int, generator: torch.Generator) -> Tensor:
         with self._autocast():
+            batch = self._batch(shape, own, generator)
             losses = clip_losses(self.model, batch, self.config.noise, generator, self._errors)
         return losses.mean()
 
-    def _generator(self, step: int) -> torch.Generator:
-        """Seeded by the step alone: a resumed run draws what an uninterrupted one would have drawn."""
-        place = step * self.ranks.world_size + self.ranks.rank
-        return torch.Generator(self.ranks.device).manual_seed(self.config.seed * SEED_STRIDE + place)
+    def _batch(self, shape: Shape, own: int, generator: torch.Generator) -> ClipBatch:
+        """Clips of one shape, whose past ends in `own` segments of the model's own making."""
+        drops = self.schedule.drops(shape, self.config.drops)
+        samples = self.schedule.samples(shape)
+        if not own:
+            return self._sampler.sample(shape, samples, generator, drops)
+        walks = Walks.begin(self._sampler, shape, 1 + own, samples, generator, drops)
+        steps, shift = self.config.noise.sampler_steps, self.config.noise.shift
+        walk_on(self.model, walks, shape, own, steps=steps, shift=shift, generator=generator)
+        return walks.clip(shape, own, generator)
+
+    def _own_segments(self, shape: Shape) -> int:
+        """How many segments of this step's contexts the model makes; the same on every rank."""
+        draw = np.random.default_rng((self.config.seed, self.step, OWN_STREAM))
+        most = self._most_own(shape)
+        return (
+            int(draw.integers(1, most + 1)) if draw.random() < self.config.own_context.share and most else 0
+        )
+
+    def _most_own(self, shape: Shape) -> int:
+        """The most segments that the model may make in front of a clip: none where a session is young."""
+        own = self.config.own_context
+        if not own.share or shape.past < FULL_PAST:
+            return 0
+        room = self._sampler.store.latents_per_episode - shape.memory - shape.window
+        return min(own.segments, max(1, own.most_latents // shape.new), room // shape.new)
+
+    def _microbatches(self) -> range:
+        """The numbers of this rank's microbatches in each step."""
+        return range(self.ranks.rank, self._all_microbatches, self.ranks.world_size)
+
+    def _generator(self, step: int, place: int) -> torch.Generator:
+        """Seeded by step and microbatch alone: a resumed run draws what an uninterrupted one would have."""
+        number = step * self._all_microbatches + place
+        return torch.Generator(self.ranks.device).manual_seed(self.config.seed * SEED_STRIDE + number)
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -170,9 +218,8 @@ class BaseTrainer:
 
     def _report(self, curves: ScalarLog) -> dict[str, float]:
         """Means since the last report, to the curves; DivergedError when they are not finite."""
+        self._check_finite()
         scalars = self._recent.means(self._optimizer.rate)
-        for name in ("loss", "gradient_norm"):
-            check_finite(scalars[name], name, self.step)
         curves.add(self.step, scalars)
         return {name: scalars[name] for name in ("loss", "gradient_norm", "clips_per_s")}
 
@@ -193,8 +240,9 @@ class BaseTrainer:
         """The whole state of the run, from rank 0; never a state that has diverged."""
         if not self.ranks.is_main:
             return
-        self._recent.check(self.step)
+        self._check_finite()
         state = {
+            "config": json.dumps(self.config.identity()),
             "step": self.step,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -204,9 +252,34 @@ class BaseTrainer:
         }
         save_checkpoint(self.output / CHECKPOINT_FILE, state)
 
+    def _save_if_possible(self, budget: Budget) -> None:
+        """A checkpoint in passing: a run does not end because a disk is full for a while."""
+        try:
+            self.save(budget)
+        except CheckpointError as error:
+            log.warning("%s", error)
+
+    def _check_finite(self) -> None:
+        """DivergedError, with the batch kept in a file, when a step since the last report was not finite."""
+        broken = self._recent.first_broken()
+        if broken is None:
+            return
+        path = self.output / f"diverged_{broken.step:06d}_rank{self.ranks.rank}.pt"
+        batch = self._batch(broken.shape, 0, self._generator(broken.step, self._microbatches()[0]))
+        save_checkpoint(path, plain_batch(batch) | {"step": broken.step, "loss": broken.loss})
+        raise diverged(f"the loss or the gradient norm of step {broken.step}", broken.loss, path)
+
     def _load(self, budget: Budget) -> None:
         path = self.output / CHECKPOINT_FILE
         state = load_checkpoint(path, self.ranks.device)
+        changed = differences(json.loads(state.get("config", "{}")), self.config.identity())
+        if changed:
+            raise CheckpointError(
+                f"{path} belongs to another run",
+                expected="the settings that it began with",
+                got="; ".join(changed),
+                remedy="resume with those, or begin a new run with init_from",
+            )
         try:
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
@@ -232,7 +305,8 @@ class BaseTrainer:
         errors, self._errors = self._errors, None
         for shape in self.config.shapes:
             started = time.monotonic()
-            self._loss(shape, self._generator(WARM_UP_SEED)).backward()
+            for own in {0, self._most_own(shape)}:
+                self._loss(shape, own, self._generator(WARM_UP_SEED, 0)).backward()
             self.model.zero_grad(set_to_none=True)
             log.info("compiled the shape %s in %.1f s", shape.name, time.monotonic() - started)
         self._errors = errors
@@ -241,34 +315,50 @@ class BaseTrainer:
             kept.write_bytes(artifacts[0])
 
 
+@dataclass(frozen=True)
+class Broken:
+    """The first step whose loss or gradient norm was not finite."""
+
+    step: int
+    shape: Shape
+    loss: float
+
+
 class _Recent:
     """Losses since the last report, left on the device until somebody asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
         self._clear()
 
     def _clear(self) -> None:
         self._started = time.monotonic()
-        self._shapes: list[str] = []
+        self._steps: list[tuple[int, Shape]] = []
         self._clips = 0
         self._values: list[Tensor] = []
 
     def __bool__(self) -> bool:
         return bool(self._values)
 
-    def add(self, shape: Shape, clips: int, loss: Tensor, norm: Tensor) -> None:
-        self._shapes.append(shape.name)
+    def add(self, step: int, shape: Shape, clips: int, loss: Tensor, norm: Tensor) -> None:
+        self._steps.append((step, shape))
         self._clips += clips
         self._values.append(torch.stack([loss.float(), norm.float()]))
 
-    def check(self, step: int) -> None:
-        """DivergedError when a value since the last report is not finite."""
-        if self._values:
-            check_finite(float(torch.stack(self._values).sum()), "the loss or the gradient norm", step)
+    def first_broken(self) -> Broken | None:
+        """The first step since the last report with a value that is not finite."""
+        if not self._values:
+            return None
+        values = torch.stack(self._values)
+        finite = values.isfinite().all(dim=1).tolist()
+        if all(finite):
+            return None
+        first = finite.index(False)
+        return Broken(*self._steps[first], loss=float(values[first, 0]))
 
     def means(self, rate: float) -> dict[str, float]:
-        """Mean loss (also by clip shape) and gradient norm, and speed; starts over."""
-        values = torch.stack(self._values).tolist()
+        """Mean loss (also by clip shape) and gradient norm over all ranks, and speed; starts over."""
+        values = self._ranks.mean(torch.stack(self._values)).tolist()
         seconds = max(time.monotonic() - self._started, 1e-9)
         scalars = {
             "loss": sum(loss for loss, _ in values) / len(values),
@@ -277,25 +367,31 @@ class _Recent:
             "clips_per_s": self._clips / seconds,
             "steps_per_s": len(values) / seconds,
         }
-        for name in sorted(set(self._shapes)):
-            chosen = [loss for shape, (loss, _) in zip(self._shapes, values, strict=True) if shape == name]
+        names = [shape.name for _, shape in self._steps]
+        for name in sorted(set(names)):
+            chosen = [loss for shape, (loss, _) in zip(names, values, strict=True) if shape == name]
             scalars[f"loss/{name}"] = sum(chosen) / len(chosen)
         self._clear()
         return scalars
 
 
-class _Timer:
-    """Due once in so many minutes; never with 0."""
+def plain_batch(batch: ClipBatch) -> dict[str, Any]:
+    """A batch as plain data for a file."""
+    tensors = {name: getattr(batch, name) for name in ("latents", "plucker", "keyboard", "mouse")}
+    told = {f"told.{name}": getattr(batch.told, name) for name in ("keys", "pose", "prompt")}
+    return tensors | told | {"prompt_tokens": batch.prompt_tokens, "shape": batch.shape.name}
 
-    def __init__(self, minutes: float) -> None:
-        self._seconds = 60 * minutes
-        self._last = time.monotonic()
 
-    def due(self) -> bool:
-        if not self._seconds or time.monotonic() - self._last < self._seconds:
-            return False
-        self._last = time.monotonic()
-        return True
+def _microbatches(config: BaseConfig, ranks: Ranks) -> int:
+    """Microbatches of a step on all ranks together."""
+    count = config.microbatches or ranks.world_size
+    if count % ranks.world_size:
+        raise ConfigError(
+            "the microbatches of a step do not share out among the processes",
+            expected=f"a multiple of {ranks.world_size}",
+            got=str(count),
+        )
+    return count
 
 
 def _budget(config: BaseConfig, ranks: Ranks) -> Budget:

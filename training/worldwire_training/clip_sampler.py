@@ -183,12 +183,12 @@ class ClipSampler:
 
     def __init__(self, store: LatentStore, world: WorldConfig, random_memory: float = 0.0) -> None:
         self.store, self.world = store, world
-        self._random_memory = random_memory
+        self.random_memory = random_memory
 
     def sample(self, shape: Shape, samples: int, generator: torch.Generator, drops: DropRates) -> ClipBatch:
         """`samples` clips of one shape at random places; `drops` are the rates for this shape."""
         places = self.places(shape, samples, generator)
-        return self.cut(shape, places, self._told(shape, samples, generator, drops), generator)
+        return self.cut(shape, places, self.told(shape, samples, generator, drops), generator)
 
     def cut(
         self, shape: Shape, places: Places, told: Told, generator: torch.Generator | None = None
@@ -228,7 +228,7 @@ class ClipSampler:
         age = torch.rand(samples, generator=generator, device=device)
         return Places(episode, (age * (start - shape.memory + 1)).long(), start)
 
-    def _told(self, shape: Shape, samples: int, generator: torch.Generator, drops: DropRates) -> Told:
+    def told(self, shape: Shape, samples: int, generator: torch.Generator, drops: DropRates) -> Told:
         """Who is told what; where nothing steers (a start from a prompt) only the prompt can be lost."""
         steered = bool(shape.past)
         keys = self._chance(1 - drops.keys * steered, samples, generator)
@@ -248,7 +248,7 @@ class ClipSampler:
         distracted = torch.zeros(len(start), shape.memory, dtype=torch.bool, device=start.device)
         if generator is not None:
             any_view = torch.rand(any_view.shape, generator=generator, device=start.device)
-            distracted = self._chance(self._random_memory, distracted.shape, generator)
+            distracted = self._chance(self.random_memory, distracted.shape, generator)
         return choose_memory(overlap, any_view, allowed, distracted)
 
     def _gather(self, places: Places, chosen: Tensor) -> Tensor:

@@ -296,14 +296,25 @@ def _averaged(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a resumable training state so that `path` is always whole: the old one or the new one."""
+    """Write a resumable training state so that `path` is always whole: the old one or the new one.
+
+    Raises CheckpointError when it cannot be written (a full disk); the old one is still there then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch turns errors of the file into a RuntimeError
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} cannot be written: {error}",
+            expected="a disk with room for it",
+            remedy="the one before is kept: make room, then resume",
+        ) from error
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -326,6 +337,18 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not isinstance(state, dict):
         raise CheckpointError(str(path), expected="a dictionary of training state", got=type(state).__name__)
     return state
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> list[str]:
+    """Where two nested settings differ, as "name: before -> now" lines."""
+    found = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{place}{name}.")
+        elif old != new:
+            found.append(f"{place}{name}: {old!r} -> {new!r}")
+    return found
 
 
 def random_state() -> dict[str, Any]:
@@ -400,6 +423,20 @@ class ScalarLog:
             self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+class Timer:
+    """Due once in so many minutes; never with 0."""
+
+    def __init__(self, minutes: float) -> None:
+        self._seconds = 60 * minutes
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        if not self._seconds or time.monotonic() - self._last < self._seconds:
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 class Progress:

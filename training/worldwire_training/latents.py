@@ -96,6 +96,10 @@ class LatentStore:
         """The store of the first so many episodes."""
         return LatentStore(**{item.name: getattr(self, item.name)[:episodes] for item in fields(self)})
 
+    def take(self, episodes: Tensor) -> LatentStore:
+        """A copy of these episodes [B] (repeats allowed), one row for each."""
+        return LatentStore(**{item.name: getattr(self, item.name)[episodes] for item in fields(self)})
+
     @property
     def gibibytes(self) -> float:
         return sum(getattr(self, item.name).nbytes for item in fields(self)) / 2**30

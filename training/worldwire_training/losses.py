@@ -7,11 +7,16 @@ data = x_t - sigma v. Latents are [B, C, F, h, w], noise levels sigma [B] in (0,
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from worldwire.errors import WorldwireError
 from worldwire_runtime.model.sampler import TRAIN_STEPS, shifted
+
+NOISE_BINS = 8
+"""Groups of the error buffer, equally wide in the noise level."""
 
 
 class DivergedError(WorldwireError):
@@ -26,6 +31,21 @@ def sample_noise_levels(
     """Noise levels [samples], logit-normal, then bent towards noise as the sampler's grid is."""
     sigma = torch.randn(samples, generator=generator, device=device).sigmoid()
     return shifted(sigma, shift)  # type: ignore[arg-type, return-value]
+
+
+def mix_in_levels(
+    sigma: Tensor, levels: tuple[float, ...], share: float, generator: torch.Generator
+) -> Tensor:
+    """Noise levels [B], a `share` of them replaced by one of `levels`, each equally often.
+
+    A few-step sampler asks the network at very few levels, the first of which (pure noise) a logit-normal
+    hardly ever draws.
+    """
+    if not share:
+        return sigma
+    chosen = torch.rand(len(sigma), generator=generator, device=sigma.device) < share
+    which = torch.randint(len(levels), (len(sigma),), generator=generator, device=sigma.device)
+    return torch.where(chosen, torch.tensor(levels, device=sigma.device)[which], sigma)
 
 
 def add_noise(data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
@@ -55,52 +75,46 @@ def flow_matching_losses(velocity: Tensor, data: Tensor, noise: Tensor) -> Tenso
     return (predicted - (noise - data).float()).square().flatten(1).mean(1)
 
 
-def check_finite(value: float, what: str, step: int) -> None:
-    """Raise DivergedError when `value` is NaN or infinite."""
-    if value - value != 0:
-        raise DivergedError(
-            f"{what} is {value} at step {step}",
-            expected="a finite number",
-            remedy="resume from the last checkpoint with a lower learning rate or a smaller gradient_clip",
-        )
+def diverged(what: str, value: float, batch: Path | None = None) -> DivergedError:
+    """The error of a run whose numbers are not finite; `batch`: the file that keeps what it trained on."""
+    kept = f"; its batch is kept in {batch}" if batch else ""
+    return DivergedError(
+        f"{what} is not finite (loss {value}){kept}",
+        expected="finite numbers",
+        remedy="resume from the last checkpoint with a lower learning rate or a smaller gradient_clip",
+    )
 
 
 class ErrorBuffer:
     """Residuals of past predictions that disturb the context (paper 3.1 and 3.2, after SVI).
 
-    A ring of `size` residuals of single latents, delta = x0-prediction - data, [size, C, h, w]. Context
-    latents become x + gamma delta with delta drawn uniformly, so that training sees contexts like those it
-    generates.
+    Residuals of single latents, delta = x0-prediction - data, in `NOISE_BINS` groups by the noise level of
+    the prediction: [bins, size / bins, C, h, w]. A new one takes the place of any of its group, so that
+    all groups stay recent; what was never filled is zero. Context latents become x + gamma delta with delta
+    drawn uniformly from all groups, so that training sees contexts like those it generates.
     """
 
     def __init__(self, size: int, latent_shape: tuple[int, ...], device: torch.device) -> None:
-        self.residuals = torch.zeros(size, *latent_shape, device=device, dtype=torch.bfloat16)
-        self.filled = 0
-        self._next = 0
+        rows = max(1, size // NOISE_BINS)
+        self.residuals = torch.zeros(NOISE_BINS, rows, *latent_shape, device=device, dtype=torch.bfloat16)
 
-    def add(self, predicted: Tensor, data: Tensor) -> None:
-        """Store the residuals of [B, C, n, h, w] predictions; the oldest ones make room."""
-        residuals = (predicted - data).detach().movedim(2, 1).flatten(0, 1)[: len(self.residuals)]
-        places = (torch.arange(len(residuals), device=residuals.device) + self._next) % len(self.residuals)
-        self.residuals[places] = residuals.to(self.residuals.dtype)
-        self._next = (self._next + len(residuals)) % len(self.residuals)
-        self.filled = min(len(self.residuals), self.filled + len(residuals))
+    def add(self, predicted: Tensor, data: Tensor, sigma: Tensor, generator: torch.Generator) -> None:
+        """Store the residuals of [B, C, n, h, w] predictions made at the noise levels `sigma` [B]."""
+        residuals = (predicted - data).detach().movedim(2, 1)
+        groups = (sigma * NOISE_BINS).long().clamp_(0, NOISE_BINS - 1)[:, None].expand(residuals.shape[:2])
+        rows = torch.randint(self.residuals.shape[1], groups.shape, generator=generator, device=groups.device)
+        self.residuals[groups, rows] = residuals.to(self.residuals.dtype)
 
     def perturb(self, context: Tensor, gamma: Tensor, generator: torch.Generator) -> Tensor:
-        """`context` [B, C, F, h, w] plus gamma [B] times residuals drawn for each latent."""
-        if self.filled == 0 or context.shape[2] == 0:
-            return context
-        samples, _, frames = context.shape[:3]
-        drawn = torch.randint(
-            self.filled, (samples, frames), generator=generator, device=self.residuals.device
-        )
-        delta = self.residuals[drawn].movedim(1, 2).to(context.dtype)
-        return context + gamma.view(-1, 1, 1, 1, 1).to(context.dtype) * delta
+        """`context` [B, C, F, h, w] plus gamma [B, F] times residuals drawn for each latent."""
+        every = self.residuals.flatten(0, 1)
+        drawn = torch.randint(len(every), gamma.shape, generator=generator, device=every.device)
+        delta = every[drawn].movedim(1, 2).to(context.dtype)
+        return context + gamma[:, None, :, None, None].to(context.dtype) * delta
 
-    def state_dict(self) -> dict[str, Tensor | int]:
-        return {"residuals": self.residuals, "filled": self.filled, "next": self._next}
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"residuals": self.residuals}
 
-    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict`'s answer."""
-        self.residuals.copy_(state["residuals"])  # type: ignore[arg-type]
-        self.filled, self._next = int(state["filled"]), int(state["next"])
+        self.residuals.copy_(state["residuals"])

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from worldwire_runtime.config import ClipPlan, WorldConfig
-from worldwire_runtime.denoiser import Denoiser
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipSampler, Places, Shape, Told
 from worldwire_training.latents import LatentStore
+from worldwire_training.segments import generate
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,12 @@ def roll_out(
     walked = torch.zeros_like(store.latents)
     walked[:, 0] = store.images[:, 0]
     sampler = ClipSampler(replace(store, latents=walked), world)
-    denoiser = Denoiser(model.dit, world.sampler.shift)
     episode = torch.arange(store.episodes, device=store.device)
     told = Told.everything(store.episodes, store.device)
     for step in plan_steps(world.plan(), latents):
         start = torch.full_like(episode, step.start)
         batch = sampler.cut(step.shape, Places(episode, torch.zeros_like(episode), start), told)
-        context, replaced = batch.latents.tensor_split([step.shape.context], dim=2)
-        noise = torch.randn(replaced.shape, generator=generator, device=store.device)
-        new = denoiser.generate_batch(model.conditions(batch), context, noise, world.sampler.steps)
+        new = generate(model, batch, world.sampler.steps, world.sampler.shift, generator)
         first = step.start + step.shape.past
         walked[:, first : first + step.shape.new] = new.transpose(1, 2).to(walked.dtype)
     return walked[:, :latents]

@@ -1,0 +1,88 @@
+"""Walks that go on from a model's own latents: what sessions do, along episodes whose truth is known.
+
+A walk is a copy of an episode. What a model generates takes the place of the episode's latents, so that the
+clips cut out of it afterwards have the model's own past, and its own latents among their memory, while the
+latents still to come are the truth at the same poses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.denoiser import Denoiser
+from worldwire_training.base_model import BaseModel
+from worldwire_training.clip_sampler import ClipBatch, ClipSampler, DropRates, Places, Shape, Told
+from worldwire_training.latents import LatentStore
+
+
+class Walks:
+    """B walks in step with each other; the window of segment s starts s * new latents behind the first.
+
+    latents: [B, L, C, h, w], the truth up to where each walk begins, and behind it until `write` replaces it.
+    """
+
+    def __init__(
+        self, store: LatentStore, world: WorldConfig, places: Places, told: Told, random_memory: float = 0.0
+    ) -> None:
+        rows = store.take(places.episode)
+        self.latents = rows.latents
+        self._sampler = ClipSampler(rows, world, random_memory)
+        self._places = replace(places, episode=torch.arange(len(places.episode), device=store.device))
+        self._told = told
+
+    @classmethod
+    def begin(
+        cls,
+        sampler: ClipSampler,
+        shape: Shape,
+        segments: int,
+        samples: int,
+        generator: torch.Generator,
+        drops: DropRates,
+    ) -> Walks:
+        """`samples` walks at random places with room for `segments` segments of `shape`."""
+        room = replace(shape, new=segments * shape.new)
+        places = sampler.places(room, samples, generator)
+        told = sampler.told(shape, samples, generator, drops)
+        return cls(sampler.store, sampler.world, places, told, sampler.random_memory)
+
+    def clip(self, shape: Shape, segment: int, generator: torch.Generator | None = None) -> ClipBatch:
+        """The clip of a segment, as `ClipSampler.cut` makes it; its new latents are the truth."""
+        start = self._places.start + segment * shape.new
+        return self._sampler.cut(shape, replace(self._places, start=start), self._told, generator)
+
+    def write(self, shape: Shape, segment: int, new: Tensor) -> None:
+        """The walks hold `new` [B, C, n, h, w] as the latents of a segment from now on."""
+        first = self._places.start + segment * shape.new + shape.past
+        index = first[:, None] + torch.arange(shape.new, device=first.device)
+        self.latents[self._places.episode[:, None], index] = new.transpose(1, 2).to(self.latents.dtype)
+
+
+@torch.no_grad()
+def generate(
+    model: BaseModel, batch: ClipBatch, steps: int, shift: float, generator: torch.Generator
+) -> Tensor:
+    """New latents [B, C, n, h, w] of clips, float32, by the sampler that sessions use."""
+    context, replaced = batch.latents.tensor_split([batch.shape.context], dim=2)
+    noise = torch.randn(replaced.shape, generator=generator, device=replaced.device)
+    return Denoiser(model.dit, shift).generate_batch(model.conditions(batch), context, noise, steps)
+
+
+def walk_on(
+    model: BaseModel,
+    walks: Walks,
+    shape: Shape,
+    segments: int,
+    *,
+    steps: int,
+    shift: float,
+    generator: torch.Generator,
+) -> None:
+    """Generate the first `segments` segments of the walks, each on top of those before it."""
+    for segment in range(segments):
+        batch = walks.clip(shape, segment, generator)
+        walks.write(shape, segment, generate(model, batch, steps, shift, generator))
