@@ -7,7 +7,7 @@ everything else stays as it is. It is undone while loading, so networks never se
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -40,24 +40,34 @@ def load_into(
 
     Raises one CheckpointError that names every missing, extra and mis-shaped tensor; nothing is loaded then.
     """
-    own = module.state_dict()
-    complaints = {
-        "missing": sorted(own.keys() - state.keys()),
-        "extra": sorted(state.keys() - own.keys()),
-        "mis-shaped": [
-            f"{name} {list(state[name].shape)} instead of {list(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ],
-    }
-    if any(complaints.values()):
+    check_fit(module, {name: tensor.shape for name, tensor in state.items()}, where)
+    module.load_state_dict(dict(state), assign=assign)
+
+
+def check_fit(module: nn.Module, shapes: Mapping[str, Sequence[int]], where: str) -> None:
+    """One CheckpointError that names every tensor that is missing, extra or mis-shaped for the module."""
+    faults = misfit({name: tensor.shape for name, tensor in module.state_dict().items()}, shapes)
+    if faults:
         raise CheckpointError(
             f"{where} does not fit the {type(module).__name__}",
-            expected=f"exactly its {len(own)} tensors",
-            got="; ".join(f"{what}: {', '.join(names)}" for what, names in complaints.items() if names),
+            expected=f"exactly its {len(module.state_dict())} tensors",
+            got="; ".join(f"{what}: {', '.join(names)}" for what, names in faults.items()),
             remedy="use the config that belongs to these weights",
         )
-    module.load_state_dict(dict(state), assign=assign)
+
+
+def misfit(own: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+    """Names by fault ("missing", "extra", "mis-shaped") of given tensors against the own ones; {} if all fit."""
+    faults = {
+        "missing": sorted(own.keys() - given.keys()),
+        "extra": sorted(given.keys() - own.keys()),
+        "mis-shaped": [
+            f"{name} {list(given[name])} instead of {list(shape)}"
+            for name, shape in own.items()
+            if name in given and tuple(given[name]) != tuple(shape)
+        ],
+    }
+    return {what: names for what, names in faults.items() if names}
 
 
 def read_state(path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -95,13 +105,18 @@ def save_state(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Non
 
 def save_compact(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Writes tensors in the compact format (a quarter of float32)."""
+    save_state(compacted(state), path)
+
+
+def compacted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the compact format: matrices as int8 rows and their scales, the rest as it is."""
     packed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if _compactable(tensor):
             packed[name], packed[name + SCALE_SUFFIX] = quantise_rows(tensor)
         else:
             packed[name] = tensor
-    save_state(packed, path)
+    return packed
 
 
 def quantise_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
