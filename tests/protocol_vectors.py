@@ -232,6 +232,7 @@ FROM_SERVER: Final[dict[str, Message]] = {
     "error_of_the_future": ErrorMessage(code="too_warm", problem="new in 1.7", request=1),
     "error_fatal": ErrorMessage(code="error", problem="the server failed", session=1, fatal=True),
     "bye_of_server": Bye(reason="the server stops"),
+    "bye_until_later": Bye(reason="nothing was heard of this client for 10 s", resume=True),
 }
 
 VECTORS: Final = FROM_CLIENT | FROM_SERVER

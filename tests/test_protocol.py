@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import math
+import re
+import socket
 
 import msgpack
 import numpy as np
 import pytest
+import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,9 +71,29 @@ def test_the_specification_names_every_message_field_error_and_vector():
         if isinstance(cls, type) and issubclass(cls, WorldwireError):
             assert f"`{cls.code}`" in text
     unspaced = "".join(text.split())
-    for name in ("hello", "input", "credit", "pong", "error_fatal"):
+    for name in ("hello", "input", "credit", "prompt", "pong", "error_fatal"):
         assert encode(VECTORS[name]).hex() in unspaced, name
     assert f"version {VERSION[0]}.{VERSION[1]}" in text
+
+
+def test_the_bytes_of_the_specification_talk_to_libzmq():
+    """Section 1.3: a client that knows no library sends these bytes over plain TCP."""
+    section = (FOLDER.parent / "PROTOCOL.md").read_text().split("### 1.3")[1].split("## 2.")[0]
+    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    handshake, message = (
+        bytes.fromhex("".join(re.findall(r"\b(?:[0-9a-f]{2})+\b", block))) for block in blocks
+    )
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+            plain.sendall(handshake)
+            came = b""
+            while b"ROUTER" not in came:
+                came += plain.recv(4096)
+            plain.sendall(message)
+            assert router.poll(2000)
+            _, header = router.recv_multipart()
+    assert decode([header]) == (VECTORS["ping"], None)
 
 
 def test_a_message_has_one_or_two_parts():

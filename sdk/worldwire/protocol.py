@@ -262,9 +262,10 @@ class Ping(Message, type="ping"):
 
 @dataclass(frozen=True, kw_only=True)
 class Bye(Message, type="bye"):
-    """Both ways: the sender goes for good; the sessions of the client end and cannot be resumed."""
+    """Both ways: the sender goes. A client's ends its sessions; a server's says in `resume` if they wait."""
 
     reason: str = ""
+    resume: bool = False
 
 
 # ---------------------------------------------------------------------------------------- server to client
