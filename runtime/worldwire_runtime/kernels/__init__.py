@@ -1,0 +1,11 @@
+"""8-bit arithmetic: the definitions in plain torch, and Triton kernels for Hopper GPUs that equal them.
+
+`rows`       numbers as 8-bit values and a scale per row, in plain torch (torch.compile fuses it)
+`linear`     a linear layer of two such matrices: the definition, and the choice of the fastest equal of it
+`gemm`       Triton: the matrix product with scales, bias, GELU or gate and residual in its epilogue
+`prologue`   Triton: layer norm, modulation and quantisation in one pass
+`attention`  attention with 8-bit scores and products: the definition, its preparation, the Triton kernel
+`tuning`     which tile sizes a kernel runs with on this GPU, measured once and kept on disk
+
+Importing the package needs no Triton and no GPU; the kernels' modules are imported when first used.
+"""

@@ -1,0 +1,85 @@
+"""A linear layer in 8 bits, in place of `nn.Linear`: same call, same tensor name for its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from worldwire_runtime.kernels.linear import linear
+from worldwire_runtime.kernels.rows import EightBit, Rows, quantise_rows
+
+
+class QuantLinear(nn.Module):
+    """Weights in 8 bits per output channel, inputs per row as they come; output in the input's data type.
+
+    Buffers: weight [N, K], weight_scale [N, 1] (float32 whatever the network is cast to), and for smoothed
+    weights input_gain [K], by which inputs are multiplied first.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    input_gain: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self, inputs: int, outputs: int, kind: EightBit, *, bias: bool = True, smooth: bool = False
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=kind.dtype))
+        self.register_buffer("weight_scale", torch.ones(outputs, 1))
+        self.register_buffer("input_gain", torch.ones(inputs) if smooth else None)
+        self.register_buffer("bias", torch.zeros(outputs) if bias else None)
+
+    @classmethod
+    def of(cls, layer: nn.Linear, kind: EightBit, gain: Tensor | None = None) -> QuantLinear:
+        """The 8-bit form of a layer. gain [K]: what its inputs are multiplied by, and its weights divided."""
+        quantised = cls(
+            layer.in_features, layer.out_features, kind, bias=layer.bias is not None, smooth=gain is not None
+        )
+        weight = layer.weight.detach().float()
+        weight = weight if gain is None else weight / gain.to(weight)
+        quantised.weight, quantised.weight_scale = quantise_rows(weight, kind)
+        if gain is not None:
+            quantised.input_gain = gain.detach().float().to(weight.device)
+        if layer.bias is not None:
+            quantised.bias = layer.bias.detach().clone()
+        return quantised
+
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        """[..., K] to [..., N]; with `gelu`, through that activation (tanh form) at once."""
+        rows = x.flatten(0, -2)
+        scaled = rows if self.input_gain is None else rows * self.input_gain
+        y = linear(
+            quantise_rows(scaled, self.kind),
+            Rows(self.weight, self.weight_scale),
+            self.bias,
+            x.dtype,
+            gelu=gelu,
+        )
+        return y.unflatten(0, x.shape[:-1])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantLinear:
+        """Casts of the whole network move scales and gains but never round them; values keep their format."""
+        exact = {name: getattr(self, name) for name in ("weight", "weight_scale", "input_gain")}
+        super()._apply(fn, recurse)
+        for name, before in exact.items():
+            if before is not None and getattr(self, name).dtype != before.dtype:
+                setattr(self, name, before.to(getattr(self, name).device))
+        return self
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows."""
+        outputs, inputs = self.weight.shape
+        return f"{inputs} to {outputs}, {self.kind.name}{', smoothed' * (self.input_gain is not None)}"
+
+
+class FusedFeedForward(nn.Sequential):
+    """Linear, GELU, linear, with the GELU inside the first product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d] to [..., d]."""
+        first, _, second = self
+        return second(first(x, gelu=True))
