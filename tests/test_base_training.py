@@ -232,7 +232,7 @@ def test_contexts_of_its_own_change_what_is_trained(tmp_path: Path):
 def test_microbatches_add_up_to_a_step(tmp_path: Path):
     together = trainer(config(tmp_path, microbatches=4, noise=NoiseConfig(draws=2)))
     loss = together._backward(SHAPES[0])
-    parts = [together._loss(SHAPES[0], 0, together._generator(0, place)).item() for place in range(4)]
+    parts = [together._loss(SHAPES[0], 0, together.generator(0, place)).item() for place in range(4)]
     assert loss.item() == pytest.approx(sum(parts) / 4)
     two = Ranks(0, 2, torch.device("cpu"))
     with pytest.raises(ConfigError, match="do not share out"):

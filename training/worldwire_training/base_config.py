@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -103,9 +104,10 @@ class ValidationConfig:
     clips: int = 64
 
 
-@dataclass(frozen=True)
-class BaseConfig:
-    """A run. `minutes` counts training alone (no encoding, no compilation); `steps` above 0 replaces it.
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every run of a transformer is told. `minutes` counts training alone (no encoding, no compilation);
+    `steps` above 0 replaces it.
 
     A process saves and ends, for a later one to resume, at `pause_at` of the run (a share) or after
     `minutes_per_call` of its own (encoding and compilation included; 0: no limit). `minutes` may differ on a
@@ -113,15 +115,13 @@ class BaseConfig:
 
     latents_per_step: context and new latents of all clips in one microbatch. microbatches: of one step,
     shared out among the processes, which must divide them (0: one for each process); with a number given, a
-    run goes on alike with more or fewer processes. init_from: folder of a world whose weights the run begins
-    with. compile: "fused" compiles the elementwise work once for all clip
-    shapes, "blocks" whole blocks for each of them; compile_cache: a file that keeps what was compiled for the
-    next run on such a machine ("": none).
+    run goes on alike with more or fewer processes. compile: "fused" compiles the elementwise work once for
+    all clip shapes, "blocks" whole blocks for each of them; compile_cache: a file that keeps what was
+    compiled for the next run on such a machine ("": none).
     """
 
     output: str
     data: DataConfig
-    world: dict[str, Any]
     shapes: tuple[Shape, ...]
     minutes: float = 8.0
     pause_at: float = 1.0
@@ -134,22 +134,14 @@ class BaseConfig:
     compile: Compile = "fused"
     compile_cache: str = ""
     seed: int = 0
-    init_from: str = ""
     log_every: int = 20
     checkpoint_minutes: float = 2.0
     random_memory: float = 0.2
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
     drops: DropRates = field(default_factory=DropRates)
-    own_context: OwnContext = field(default_factory=OwnContext)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        shapes = tuple(
-            config_from_dict(shape, Shape, "[[shapes]]") if isinstance(shape, Mapping) else shape
-            for shape in self.shapes
-        )
-        object.__setattr__(self, "shapes", shapes)
+        object.__setattr__(self, "shapes", read_shapes(self.shapes, "[[shapes]]"))
         if self.compile not in get_args(Compile):
             raise ConfigError(
                 "unknown way to compile", expected=" or ".join(get_args(Compile)), got=repr(self.compile)
@@ -161,12 +153,40 @@ class BaseConfig:
                 remedy="use pause_at, or minutes instead of steps",
             )
 
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The settings that may not differ on a resume, by their names."""
+        return ("shapes", "drops", "seed", "microbatches")
+
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint belongs to, as plain data: all that may not differ on a resume."""
-        kept = {name: getattr(self, name) for name in ("world", "shapes", "noise", "drops", "own_context")}
-        kept |= {"seed": self.seed, "optimizer.kind": self.optimizer.kind, "microbatches": self.microbatches}
-        plain = {name: asdict(value) if is_dataclass(value) else value for name, value in kept.items()}
+        """What a checkpoint belongs to, as plain data: the values of `fixed`."""
+        plain: dict[str, Any] = {}
+        for name in self.fixed:
+            value = reduce(getattr, name.split("."), self)
+            plain[name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
         return json.loads(json.dumps(plain, default=asdict))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig(RunConfig):
+    """A run of the base model. init_from: folder of a world whose weights it begins with ("": random)."""
+
+    world: dict[str, Any]
+    init_from: str = ""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    own_context: OwnContext = field(default_factory=OwnContext)
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        return (*super().fixed, "world", "noise", "own_context", "optimizer.kind")
+
+
+def read_shapes(tables: Sequence[Any], where: str) -> tuple[Shape, ...]:
+    """Clip shapes from the tables of a file."""
+    return tuple(
+        config_from_dict(table, Shape, where) if isinstance(table, Mapping) else table for table in tables
+    )
 
 
 def read_config(path: Path, kind: type[Config], assignments: Sequence[str] = ()) -> Config:
