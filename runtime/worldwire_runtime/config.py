@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from worldwire.api import WorldInfo
 from worldwire.camera import Intrinsics
@@ -18,11 +18,17 @@ from worldwire.errors import ConfigError
 from worldwire.inputs import KEYS
 from worldwire.motion import VIEWS, MotionModel
 from worldwire_runtime.model.config import DiTConfig
-from worldwire_runtime.model.text import TinyTextConfig
+from worldwire_runtime.model.sampler import TRAIN_STEPS
+from worldwire_runtime.model.text import TinyTextConfig, UMT5Config
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAEConfig
+from worldwire_runtime.quantize.config import Quantization
 
 FORMAT_VERSION = 1
 LATENT_STRIDE_PX = 16
+
+Conventions = Literal["worldwire", "released"]
+Solver = Literal["euler", "unipc"]
+MemorySelection = Literal["overlap", "official"]
 
 T = TypeVar("T")
 
@@ -55,16 +61,44 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """The few-step flow sampler: `steps` at noise levels bent by `shift`.
+    """The flow sampler: `steps` at noise levels bent by `shift`.
 
     A first picture that the prompt alone makes takes more steps, and classifier-free guidance: how far its
     velocity goes beyond that of an empty prompt (1: no further).
+    solver, guidance, negative_prompt: of the released model; `guidance` above 1 needs a second, null forward
+    in each step, which sees the negative prompt, no actions and no memory.
     """
 
     steps: int = 4
     shift: float = 3.0
     first_picture_steps: int = 16
     first_picture_guidance: float = 1.0
+    solver: Solver = "euler"
+    guidance: float = 1.0
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        _check_choice("sampler.solver", self.solver, get_args(Solver))
+
+
+@dataclass(frozen=True)
+class ExpertsConfig:
+    """Two transformers of equal size, switched by noise level; the one for high noise also by the view.
+
+    boundary: timesteps (0 ... 1000) from here on up go to the high-noise expert. offload: experts that are
+    not at work wait in the main memory.
+    """
+
+    boundary: float = 900.0
+    offload: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.boundary < TRAIN_STEPS:
+            raise ConfigError(
+                "experts.boundary is no noise level",
+                expected=f"between 0 and {TRAIN_STEPS}",
+                got=str(self.boundary),
+            )
 
 
 @dataclass(frozen=True)
@@ -72,7 +106,10 @@ class WorldConfig:
     """One world. Lengths in pixels, angles in degrees; the plans are named, `default_plan` is one of them.
 
     window_time_start: rotary time of a clip's first window latent; memory slots count up from 0 below it, so
-    that times stay relative to the clip and a session never runs out of them.
+    that times stay relative to the clip and a session never runs out of them. rolling_latents: how many
+    latents keep one anchor and count of times under `rolling` attention (`worldwire_runtime.rolling`).
+    conventions: "released" words clips as the released model wants them (`worldwire_runtime.released`).
+    vertical_fov_deg: None for square pixels. quantization: what the weights are stored for; None: 16 or 32 bits.
     """
 
     name: str
@@ -82,7 +119,7 @@ class WorldConfig:
     horizontal_fov_deg: float
     dit: DiTConfig
     vae: VAEConfig
-    text: TinyTextConfig
+    text: TinyTextConfig | UMT5Config
     plans: dict[str, ClipPlan]
     default_plan: str
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -91,6 +128,12 @@ class WorldConfig:
     views: tuple[str, ...] = VIEWS
     window_time_start: int = 8
     memory_far_m: float = 12.0
+    rolling_latents: int = 32
+    memory_selection: MemorySelection = "overlap"
+    conventions: Conventions = "worldwire"
+    vertical_fov_deg: float | None = None
+    experts: ExpertsConfig | None = None
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         if self.height % (2 * LATENT_STRIDE_PX) or self.width % (2 * LATENT_STRIDE_PX):
@@ -100,18 +143,31 @@ class WorldConfig:
                 got=f"{self.height}x{self.width}",
             )
         largest = max(plan.memory for plan in self.plans.values()) if self.plans else 0
-        if largest > self.window_time_start:
+        if largest > self.window_time_start and self.conventions == "worldwire":
             raise ConfigError(
                 "memory times reach into the window",
                 expected=f"<= {self.window_time_start} slots",
                 got=str(largest),
             )
+        longest = max((max(plan.first, plan.past + plan.new) for plan in self.plans.values()), default=0)
+        if longest > self.rolling_latents:
+            raise ConfigError(
+                "a clip is longer than rolling_latents",
+                expected=f">= {longest}",
+                got=str(self.rolling_latents),
+            )
+        _check_choice("memory_selection", self.memory_selection, get_args(MemorySelection))
+        _check_choice("conventions", self.conventions, get_args(Conventions))
         self.plan()
 
     @property
     def intrinsics(self) -> Intrinsics:
         """The camera of every frame, in pixels."""
-        return Intrinsics.from_fov(self.height, self.width, self.horizontal_fov_deg)
+        camera = Intrinsics.from_fov(self.height, self.width, self.horizontal_fov_deg)
+        if self.vertical_fov_deg is None:
+            return camera
+        fy = Intrinsics.from_fov(self.width, self.height, self.vertical_fov_deg).fx
+        return dataclasses.replace(camera, fy=fy)
 
     @property
     def latent_hw(self) -> tuple[int, int]:
@@ -127,6 +183,7 @@ class WorldConfig:
 
     def info(self, plan: ClipPlan, seed_images: tuple[str, ...]) -> WorldInfo:
         """What clients are told."""
+        camera = self.intrinsics
         return WorldInfo(
             name=self.name,
             height=self.height,
@@ -142,6 +199,7 @@ class WorldConfig:
                 "attention": self.dit.attention,
                 "vae_pruning": self.vae.pruning_rate,
                 "steps": self.sampler.steps,
+                "intrinsics": [camera.fx, camera.fy, camera.cx, camera.cy],
             },
         )
 
@@ -169,7 +227,9 @@ class WorldConfig:
         sections: dict[str, Any] = {
             "dit": DiTConfig.from_dict,
             "vae": lambda section: build(VAEConfig, section, "vae"),
-            "text": TinyTextConfig.from_dict,
+            "text": _text_config,
+            "experts": lambda section: build(ExpertsConfig, section, "experts"),
+            "quantization": lambda section: build(Quantization, section, "quantization"),
             "sampler": lambda section: build(SamplerConfig, section, "sampler"),
             "motion": lambda section: build(MotionModel, _tuples(section), "motion"),
             "plans": lambda section: {
@@ -177,7 +237,7 @@ class WorldConfig:
             },
         }
         for name, read in sections.items():
-            if name in given:
+            if given.get(name) is not None:
                 given[name] = read(given[name])
         return build(cls, _tuples(given), "config")
 
@@ -208,3 +268,15 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has lists where the dataclasses have tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _text_config(section: Mapping[str, Any]) -> TinyTextConfig | UMT5Config:
+    """The small encoder has a vocabulary of words; umT5 has one of numbered pieces."""
+    if "vocabulary" in section:
+        return TinyTextConfig.from_dict(section)
+    return UMT5Config.from_dict(section)
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"unknown {name}", expected=" or ".join(known), got=repr(value))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldwire_runtime.acceleration import SteadyCompiled
-from worldwire_runtime.model.dit import ClipConditions, DiT, PreparedClip
+from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
 from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule, guided
 
 
@@ -25,6 +25,7 @@ class Denoiser:
         fuse = SteadyCompiled if compiled else _plain
         self._prepare, self._forward = fuse(dit.prepare), fuse(dit.forward)
         self._encode_context, self._denoise = fuse(dit.encode_context), fuse(dit.denoise)
+        self._encode_alone, self._extend = fuse(dit.encode_alone), fuse(dit.extend)
 
     def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
         """New latents [n, C, h, w] float32 from noise of that shape.
@@ -41,6 +42,25 @@ class Denoiser:
     ) -> Tensor:
         """The same for a batch: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
         return euler(self.velocity(conditions, context), noise.float(), flow_schedule(steps, self._shift))
+
+    def generate_after(
+        self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, steps: int
+    ) -> Tensor:
+        """New latents [n, C, h, w] after a context whose keys are there (`rolling` attention).
+
+        conditions: of the new latents alone.
+        """
+        batch = noise.transpose(0, 1)[None].float()
+        velocity = self._after(self._prepare(conditions), cache, conditions.plucker.dtype)
+        return euler(velocity, batch, flow_schedule(steps, self._shift))[0].transpose(0, 1)
+
+    def encode_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
+        """What clean latents [n, C, h, w] offer that see only themselves."""
+        return self._encode_alone(_batch_of(latents, conditions), self._prepare(conditions))
+
+    def extend(self, conditions: ClipConditions, latents: Tensor, past: ContextCache | None) -> ContextCache:
+        """What clean latents [n, C, h, w] offer that see each other and `past`."""
+        return self._extend(_batch_of(latents, conditions), self._prepare(conditions), past)
 
     def generate_guided(
         self, conditions: ClipConditions, null: ClipConditions, noise: Tensor, steps: int, guidance: float
@@ -65,10 +85,13 @@ class Denoiser:
 
     def _cached(self, prepared: PreparedClip, context: Tensor) -> Velocity:
         """Context keys and values are computed once and serve every step."""
-        cache = self._encode_context(context, prepared)
+        return self._after(prepared, self._encode_context(context, prepared), context.dtype)
+
+    def _after(self, prepared: PreparedClip, cache: ContextCache, dtype: torch.dtype) -> Velocity:
+        """The network behind a context whose keys are there."""
 
         def velocity(x: Tensor, timestep: float) -> Tensor:
-            return self._denoise(x.to(context.dtype), _timesteps(x, timestep), prepared, cache).float()
+            return self._denoise(x.to(dtype), _timesteps(x, timestep), prepared, cache).float()
 
         return velocity
 
@@ -86,6 +109,11 @@ class Denoiser:
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
+
+
+def _batch_of(latents: Tensor, conditions: ClipConditions) -> Tensor:
+    """Latents [n, C, h, w] as the network takes them, [1, C, n, h, w]."""
+    return latents.transpose(0, 1)[None].to(conditions.plucker.dtype)
 
 
 def _timesteps(x: Tensor, timestep: float) -> Tensor:

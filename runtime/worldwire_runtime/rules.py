@@ -45,6 +45,11 @@ class Clip:
     past: int  # how many latents of the window are clean
     actions: Tensor  # [1, F, 8] on the CPU, what was told of each frame up to the clip's last one
     poses_told: bool = True
+    # Under rolling attention, see `worldwire_runtime.rolling`; else the clip's own: its newest clean latent,
+    # places that count from 0, slots in their order.
+    anchor_c2w: Tensor | None = None  # [4, 4]
+    position: int = 0
+    slot_numbers: tuple[int, ...] | None = None
 
     @property
     def new(self) -> int:
@@ -113,21 +118,25 @@ class OwnRules:
     def conditions(self, clip: Clip) -> ClipConditions:
         config, window, memory = self._config, len(clip.window_c2w), len(clip.memory_c2w)
         actions = action_window(clip.actions, window).to(self._device, self._dtype)
+        anchor = clip.window_c2w[max(0, clip.past - 1)] if clip.anchor_c2w is None else clip.anchor_c2w
         plucker = anchor_plucker(
             torch.cat([clip.memory_c2w, clip.window_c2w])[None],
-            clip.window_c2w[None, max(0, clip.past - 1)],
+            anchor[None],
             config.intrinsics,
             config.latent_hw,
             config.dit.rays_per_cell,
         )
+        slots = torch.tensor(clip.slot_numbers or range(memory), dtype=torch.int64, device=self._device)
+        places = torch.arange(window, device=self._device) + clip.position
         return ClipConditions(
             text=clip.text,
             plucker=plucker.to(self._dtype),
             keyboard=actions[..., : len(KEYS)],
             mouse=actions[..., len(KEYS) :],
-            memory_times=torch.arange(memory, device=self._device),
-            window_times=torch.arange(window, device=self._device) + config.window_time_start,
+            memory_times=slots,
+            window_times=places + config.window_time_start,
             pose_known=torch.tensor([clip.poses_told], device=self._device),
+            action_times=torch.cat([slots, places]),
         )
 
     def generate(self, denoiser: Denoiser, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:

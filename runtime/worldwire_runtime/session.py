@@ -25,6 +25,7 @@ from worldwire.motion import PlayerPose
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.memory import Memory
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
+from worldwire_runtime.rolling import RollingContext, read_turns
 from worldwire_runtime.rules import ACTION_SIZE, Clip, draw_noise
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Session:
     def __init__(self, world: World, plan: ClipPlan, use_memory: bool = True):
         self._world, self._plan, self._use_memory = world, plan, use_memory
         self._memory: Memory | None = None
+        self._context: RollingContext | None = None
         self._unfinished = False
 
     # ------------------------------------------------------------------ the interface
@@ -91,6 +93,7 @@ class Session:
         self._frames = 0
         self._memory = world.new_memory()
         self._decoder = world.new_decoder()
+        self._context = world.new_context(self._plan)
         self._unfinished = False
         first = world.encode_image(start.pixels) if start.pixels is not None else self._first_picture()
         move = Move(np.eye(4)[None])
@@ -116,6 +119,9 @@ class Session:
                 latents = self._imagine(memory, move, slots)
         yield from self._show(latents, move, slots, clock)
         memory.add(latents, move.latent_c2w)
+        if self._context is not None:
+            with torch.inference_mode():
+                self._context.roll(memory)
         self._unfinished = False
 
     def save(self) -> bytes:
@@ -133,6 +139,7 @@ class Session:
             "view": self._view,
             "conditioning": self._conditioning,
             "player": asdict(self._player),
+            "turns": [asdict(turn) for turn in self._context.turns] if self._context else [],
         }
         stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         return save_tensors(stored, metadata={"session": json.dumps(facts)})
@@ -151,10 +158,16 @@ class Session:
             player, frames = PlayerPose(**facts["player"]), int(facts["frames"])
             view, conditioning = str(facts["view"]), self._check_conditioning(facts["conditioning"])
             origin_c2w = world.config.motion.camera(PlayerPose(), view)
+            turns = read_turns(facts["turns"], memory)
         self._memory, self._decoder, self._generator = memory, decoder, generator
         self._text, self._actions = text, actions
         self._player, self._frames = player, frames
         self._view, self._conditioning, self._origin_c2w = view, conditioning, origin_c2w
+        self._context = world.new_context(self._plan)
+        if self._context is not None and turns:
+            newest = memory.c2w(memory.newest(1))
+            with torch.inference_mode():
+                self._context.replay(memory, self._clip(memory, newest[:0], ()), turns)
         self._unfinished = False
 
     def branch(self) -> Session:
@@ -206,22 +219,12 @@ class Session:
 
     def _imagine(self, memory: Memory, move: Move, slots: tuple[int, ...]) -> Tensor:
         """3 denoiser: [memory | past | noise] to clean new latents [n, C, h, w]."""
-        world, past = self._world, memory.newest(self._plan.past)
-        context = torch.cat([memory.latents(list(slots)), memory.latents(past)])
-        new_c2w = move.latent_c2w.to(world.device)
-        clip = Clip(
-            text=self._text,
-            view=self._view,
-            memory_c2w=memory.c2w(slots),
-            window_c2w=torch.cat([memory.c2w(past), new_c2w]),
-            query_c2w=world.rules.queries(new_c2w),
-            slots=slots,
-            first=past[0],
-            past=len(past),
-            actions=self._actions,
-            poses_told=self._conditioning != "keys",
-        )
+        world = self._world
+        clip = self._clip(memory, move.latent_c2w.to(world.device), slots)
         noise = world.rules.noise(clip, self._generator)
+        if self._context is not None:
+            return self._context.generate(memory, clip, noise, world.config.sampler.steps)
+        context = torch.cat([memory.latents(slots), memory.latents(memory.newest(self._plan.past))])
         return world.rules.generate(world.denoiser, clip, context, noise)
 
     def _show(
@@ -242,6 +245,22 @@ class Session:
                 yield frame
 
     # ------------------------------------------------------------------ parts of them
+
+    def _clip(self, memory: Memory, new_c2w: Tensor, slots: tuple[int, ...]) -> Clip:
+        """The clip that adds latents with the cameras `new_c2w` [n, 4, 4]."""
+        past = memory.newest(self._plan.past)
+        return Clip(
+            text=self._text,
+            view=self._view,
+            memory_c2w=memory.c2w(slots),
+            window_c2w=torch.cat([memory.c2w(past), new_c2w]),
+            query_c2w=self._world.rules.queries(new_c2w),
+            slots=slots,
+            first=past[0],
+            past=len(past),
+            actions=self._actions,
+            poses_told=self._conditioning != "keys",
+        )
 
     @property
     def _owner(self) -> dict[str, Any]:
@@ -267,7 +286,8 @@ class Session:
     def _note_actions(self, inputs: list[Inputs], players: list[PlayerPose]) -> None:
         """Appends what the network is told of the new frames and forgets what no window reaches."""
         actions = self._world.rules.told(inputs, players, self._conditioning)
-        window = (self._plan.past + len(inputs) // FRAMES_PER_LATENT + 2) * FRAMES_PER_LATENT
+        era = self._world.config.rolling_latents if self._context is not None else 0
+        window = (era + self._plan.past + len(inputs) // FRAMES_PER_LATENT + 2) * FRAMES_PER_LATENT
         self._actions = torch.cat([self._actions, actions[None]], dim=1)[:, -window:]
 
     def _check_conditioning(self, conditioning: str) -> Any:

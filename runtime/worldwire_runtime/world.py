@@ -24,6 +24,7 @@ from worldwire_runtime.model.checkpoint import load_module
 from worldwire_runtime.model.dit import DiT
 from worldwire_runtime.model.text import TinyTextEncoder
 from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.rolling import RollingContext
 from worldwire_runtime.rules import OwnRules, Rules
 from worldwire_runtime.seed_images import SeedImages, check_picture
 
@@ -173,6 +174,13 @@ class World:
         return Memory(
             self.config.intrinsics, far_m=self.config.memory_far_m, device=self.device, dtype=self.dtype
         )
+
+    def new_context(self, plan: ClipPlan) -> RollingContext | None:
+        """The keys and values that one session rolls on from clip to clip, if this network does that."""
+        if self.config.dit.attention != "rolling":
+            return None
+        era = self.config.rolling_latents
+        return RollingContext(self.rules, self.denoiser, plan.memory, plan.past, era)
 
     def new_decoder(self) -> DecoderStream:
         """A decoder at the start of a stream."""

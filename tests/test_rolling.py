@@ -1,0 +1,221 @@
+"""Rolling attention: sessions against a slow reference that recomputes an era under an explicit mask."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save as save_tensors
+from worlds import random_config, write_random_world
+
+from worldwire.errors import ConfigError, StateError
+from worldwire.inputs import Inputs
+from worldwire_runtime.config import ClipPlan
+from worldwire_runtime.model import action, attention, blocks
+from worldwire_runtime.model.sampler import euler, flow_schedule
+from worldwire_runtime.rolling import Turn
+from worldwire_runtime.rules import draw_noise
+from worldwire_runtime.session import Session, _read_state
+from worldwire_runtime.world import World
+
+ERA = 12
+PLANS = [ClipPlan(3, 4, 2, 3), ClipPlan(2, 3, 1, 2), ClipPlan(5, 4, 3, 0)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    folder = write_random_world(tmp_path_factory.mktemp("world"), attention="rolling")
+    world = World.load(folder, device="cpu", precision="float32")
+    plans = {str(plan): plan for plan in PLANS}
+    world.config = dataclasses.replace(
+        world.config, rolling_latents=ERA, plans=plans, default_plan=str(PLANS[0])
+    )
+    return world
+
+
+def walk(session: Session, steps: int, first: int = 0) -> list[np.ndarray]:
+    """Walks a curve with stops and turns back, so that the memory's choice changes and comes back."""
+    pictures = []
+    for step in range(first, first + steps):
+        turn = 25.0 if step % 6 < 3 else -25.0
+        keys = {"forward"} if step % 4 else set()
+        pictures += [frame.pixels for frame in session.step(Inputs(frozenset(keys), yaw_deg=turn / 4))]
+    return pictures
+
+
+# ---------------------------------------------------------------------------------------- a slow reference
+
+
+@dataclasses.dataclass
+class Node:
+    """A latent of the reference's sequence. sees: places in the sequence."""
+
+    index: int
+    slot: int | None
+    sees: set[int]
+
+
+def era_nodes(turns: list[Turn], slots: int, keep: int) -> list[Node]:
+    """Memory latents (one for each time that one was chosen anew), then the window; `sees` by the rule."""
+    memory: list[Node] = []
+    places: list[tuple[int, int] | None] = [None] * slots  # latent index and node by slot
+    seen_by_turn = []
+    for turn in turns:
+        places = [held if held and held[0] in turn.slots else None for held in places]
+        for index in turn.slots:
+            if index not in [held[0] for held in places if held]:
+                slot = places.index(None)
+                places[slot] = (index, len(memory))
+                memory.append(Node(index, slot, {len(memory)}))
+        seen_by_turn.append({held[1] for held in places if held})
+    window, begin = [], len(memory)
+    past = range(begin, begin + turns[0].past)
+    window += [Node(turns[0].first + place, None, seen_by_turn[0] | set(past)) for place in range(len(past))]
+    for turn, seen in zip(turns, seen_by_turn, strict=True):
+        stop = begin + len(window)
+        visible = seen | set(range(max(begin, stop - keep), stop)) | set(range(stop, stop + turn.new))
+        start = turn.first + turn.past
+        window += [Node(start + place, None, visible) for place in range(turn.new)]
+    return memory + window
+
+
+def masked(mask: torch.Tensor):
+    """Attention under a mask between latents, whatever the number of tokens of each."""
+
+    def attend(query, keys, context=attention.EVERYTHING):
+        latents = len(mask)
+        rows, columns = query.shape[2] // latents, keys.key.shape[2] // latents
+        allowed = mask.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+        scores = query @ keys.key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        return scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ keys.value
+
+    return attend
+
+
+def reference(world: World, session: Session, turns: list[Turn], noise: torch.Tensor, monkeypatch):
+    """The new latents of the last turn [n, C, h, w], with everything of the era computed in each step."""
+    memory, plan, last = session._memory, session._plan, turns[-1]
+    nodes = era_nodes(turns, plan.memory, plan.past)
+    front = [node for node in nodes if node.slot is not None]
+    window = nodes[len(front) :]
+    clip = dataclasses.replace(
+        session._clip(memory, memory.c2w([])[:0], ()),
+        memory_c2w=memory.c2w([node.index for node in front]),
+        window_c2w=memory.c2w([node.index for node in window]),
+        past=0,
+        anchor_c2w=memory.c2w([turns[0].first + turns[0].past - 1])[0],
+        slot_numbers=tuple(node.slot for node in front),
+    )
+    dit, conditions = world.denoiser._dit, world.rules.conditions(clip)
+    mask = torch.tensor([[place in node.sees for place in range(len(nodes))] for node in nodes])
+    clean = memory.latents([node.index for node in nodes]).transpose(0, 1)[None].clone()
+
+    def velocity(x, timestep):
+        latents, times = clean.clone(), torch.zeros(1, len(nodes))
+        latents[:, :, -last.new :], times[:, -last.new :] = x, timestep
+        return dit(latents, times, dit.prepare(conditions))[:, :, -last.new :]
+
+    with monkeypatch.context() as patch, torch.inference_mode():
+        patch.setattr(blocks.SelfAttention, "forward", masked_self_attention(masked(mask)))
+        patch.setattr(action, "attend", masked(mask))
+        schedule = flow_schedule(world.config.sampler.steps, world.config.sampler.shift)
+        return euler(velocity, noise.transpose(0, 1)[None], schedule)[0].transpose(0, 1)
+
+
+def masked_self_attention(attend):
+    def forward(self, y, rotary, context, past, alone=False):
+        keys = self.keys(y, rotary)
+        query = blocks.rotate(self._heads(self.norm_q(self.q(y))), rotary).flatten(1, 2).transpose(1, 2)
+        return self._merge(attend(query, keys), y.shape[1]), keys
+
+    return forward
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_a_session_equals_the_slow_reference(world, plan, monkeypatch):
+    session = world.session(plan)
+    session.reset(seed=3)
+    eras = chosen_anew = 0
+    for step in range(14):
+        generator = torch.Generator()
+        generator.set_state(session._generator.get_state())
+        walk(session, 1, step)
+        turns = list(session._context.turns)
+        noise = draw_noise(world.config, turns[-1].new, generator)
+        expected = reference(world, session, turns, noise, monkeypatch)
+        ours = session._memory.latents(session._memory.newest(turns[-1].new))
+        assert torch.allclose(ours, expected, atol=1e-4), step
+        eras += len(turns) == 1
+        chosen_anew += len(turns) > 1 and set(turns[-1].slots) != set(turns[-2].slots)
+    assert eras > 1
+    assert chosen_anew or not plan.memory
+
+
+# ---------------------------------------------------------------------------------------- sessions
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5, 9])
+def test_restored_and_branched_sessions_go_on_bit_for_bit(world, steps):
+    session = world.session(PLANS[0])
+    session.reset(seed=1)
+    walk(session, steps)
+    twin, branch = world.session(PLANS[0]), session.branch()
+    twin.restore(session.save())
+    pictures = walk(session, 5, steps)
+    for other in (twin, branch):
+        for ours, theirs in zip(walk(other, 5, steps), pictures, strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+def test_only_new_latents_and_newly_chosen_ones_are_encoded(world, monkeypatch):
+    dit, encoded = world.denoiser, {"alone": 0, "extend": 0}
+    monkeypatch.setattr(dit, "_encode_alone", counted(dit._encode_alone, encoded, "alone"))
+    monkeypatch.setattr(dit, "_extend", counted(dit._extend, encoded, "extend"))
+    session = world.session(PLANS[0])
+    session.reset(seed=0)
+    before: set[int] = set()
+    for step in range(12):
+        encoded.update(alone=0, extend=0)
+        walk(session, 1, step)
+        turns = session._context.turns
+        begins = len(turns) == 1
+        assert encoded["extend"] == turns[-1].new + (turns[-1].past if begins else 0)
+        assert encoded["alone"] == len(set(turns[-1].slots) - (set() if begins else before))
+        before = set(turns[-1].slots)
+
+
+def counted(function, counts, name):
+    def call(latents, *rest):
+        counts[name] += latents.shape[2]
+        return function(latents, *rest)
+
+    return call
+
+
+def test_positions_stay_inside_an_era(world):
+    session = world.session(PLANS[1])
+    session.reset(seed=0)
+    for step in range(30):
+        walk(session, 1, step)
+        assert session._context._position <= ERA
+
+
+def test_states_whose_turns_do_not_fit_are_refused(world):
+    session = world.session(PLANS[0])
+    session.reset(seed=0)
+    walk(session, 3)
+    before = session.save()
+    for change in ({"first": 400}, {"slots": [77]}, {"new": 0}, {"past": 9}):
+        tensors, facts = _read_state(before)
+        facts["turns"][-1] |= change
+        with pytest.raises(StateError):
+            session.restore(save_tensors(tensors, metadata={"session": json.dumps(facts)}))
+    assert session.save() == before
+
+
+def test_a_clip_longer_than_an_era_is_refused():
+    with pytest.raises(ConfigError, match="rolling_latents"):
+        dataclasses.replace(random_config("rolling"), rolling_latents=8)
