@@ -109,7 +109,7 @@ class WorldConfig:
     that times stay relative to the clip and a session never runs out of them. rolling_latents: how many
     latents keep one anchor and count of times under `rolling` attention (`worldwire_runtime.rolling`).
     conventions: "released" words clips as the released model wants them (`worldwire_runtime.released`).
-    vertical_fov_deg: None for square pixels. quantization: what the weights are stored for; None: 16 or 32 bits.
+    vertical_fov_deg: None for square pixels. quantization: what the weights are stored for, if for 8 bits.
     """
 
     name: str
@@ -272,9 +272,8 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text_config(section: Mapping[str, Any]) -> TinyTextConfig | UMT5Config:
     """The small encoder has a vocabulary of words; umT5 has one of numbered pieces."""
-    if "vocabulary" in section:
-        return TinyTextConfig.from_dict(section)
-    return UMT5Config.from_dict(section)
+    kind = UMT5Config if "dim_attn" in section else TinyTextConfig
+    return kind.from_dict(section)
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

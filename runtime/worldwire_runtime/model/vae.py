@@ -52,7 +52,8 @@ class VAEConfig:
     """Sizes of a VAE. The defaults are the released Wan2.2 VAE without its latent statistics.
 
     `decoder_res_blocks` None means `num_res_blocks` + 1, as released. `pruning_rate` narrows both base
-    widths (0.5 and 0.75 are the released light decoders). `latent_mean` and `latent_std` have `z_dim`
+    widths (0.5 and 0.75 are the released light decoders), `encoder_pruning_rate` the encoder's instead (0: the
+    light decoders go with the full encoder). `latent_mean` and `latent_std` have `z_dim`
     entries; None leaves latents as the encoder makes them. `session_start` says what the temporal
     up-sampling does with the first latent: Matrix-Game 3.0 runs it on zero history and drops the first of
     the two frames, upstream Wan2.2 skips it and starts the history after it. The same weights give other
@@ -67,6 +68,7 @@ class VAEConfig:
     decoder_res_blocks: int | None = None
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     pruning_rate: float = 0.0
+    encoder_pruning_rate: float | None = None
     latent_mean: tuple[float, ...] | None = None
     latent_std: tuple[float, ...] | None = None
     session_start: SessionStart = "run_time_convs"
@@ -83,10 +85,10 @@ class VAEConfig:
                 expected=f"{len(self.dim_mult) - 1} entries, one per stage but the last",
                 got=f"{len(self.temporal_downsample)}",
             )
-        if not 0.0 <= self.pruning_rate < 1.0:
-            raise ConfigError(
-                "VAE pruning_rate is out of range", expected="0 <= rate < 1", got=str(self.pruning_rate)
-            )
+        for name in ("pruning_rate", "encoder_pruning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0.0 <= rate < 1.0:
+                raise ConfigError(f"VAE {name} is out of range", expected="0 <= rate < 1", got=str(rate))
         if self.session_start not in ("run_time_convs", "skip_time_convs"):
             raise ConfigError(
                 "unknown VAE session_start",
@@ -102,7 +104,8 @@ class VAEConfig:
 
     @property
     def encoder_width(self) -> int:
-        return round(self.dim * (1.0 - self.pruning_rate))
+        rate = self.pruning_rate if self.encoder_pruning_rate is None else self.encoder_pruning_rate
+        return round(self.dim * (1.0 - rate))
 
     @property
     def decoder_width(self) -> int:
@@ -119,9 +122,14 @@ class VAEConfig:
         return 2 ** sum(self.temporal_downsample)
 
 
-def wan22_config(pruning_rate: float = 0.0) -> VAEConfig:
+def wan22_config(pruning_rate: float = 0.0, encoder_pruning_rate: float | None = None) -> VAEConfig:
     """The released Wan2.2 VAE (0), or its light variants (0.5 and 0.75), with the released statistics."""
-    return VAEConfig(pruning_rate=pruning_rate, latent_mean=WAN_LATENT_MEAN, latent_std=WAN_LATENT_STD)
+    return VAEConfig(
+        pruning_rate=pruning_rate,
+        encoder_pruning_rate=encoder_pruning_rate,
+        latent_mean=WAN_LATENT_MEAN,
+        latent_std=WAN_LATENT_STD,
+    )
 
 
 class Stream:
