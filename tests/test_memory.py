@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from worldwire.camera import Intrinsics, make_c2w, rotation_from_yaw_pitch
 from worldwire.errors import ConfigError, StateError
-from worldwire_runtime.memory import RECENT, Memory, select_memory
+from worldwire_runtime.memory import RECENCY, RECENT, SPACING, Memory, select_memory
 
 CAMERA = Intrinsics.from_fov(192, 320, 80)
 SHAPE = (2, 3, 4)
@@ -48,6 +48,31 @@ def test_slots_hold_different_overlapping_candidates_and_as_many_as_there_are(ov
     assert len(set(chosen)) == len(chosen)
     assert all(overlaps[:, column].max() > 0 for column in chosen)
     assert len(chosen) == min(slots, int((overlaps > 0).any(axis=0).sum()))
+
+
+def select_slowly(overlaps, slots, indices):
+    """The rule, word by word, over all candidates."""
+    count = overlaps.shape[1]
+    place, scores = np.asarray(indices), overlaps + RECENCY / max(1, count) * np.arange(count)
+    free, apart, chosen = overlaps > 0, np.ones(count, dtype=bool), []
+    while len(chosen) < slots and free.any():
+        for query in range(len(overlaps)):
+            open_here = free[query] & apart if (free[query] & apart).any() else free[query]
+            if len(chosen) == slots or not open_here.any():
+                continue
+            best = int(np.where(open_here, scores[query], -1.0).argmax())
+            free[:, best] = False
+            apart &= np.abs(place - place[best]) > SPACING
+            chosen.append(best)
+    return chosen
+
+
+@given(shares, st.integers(0, 8), st.data())
+def test_the_quick_choice_is_that_of_the_rule(overlaps, slots, data):
+    gaps = data.draw(arrays(np.int64, overlaps.shape[1], elements=st.integers(1, 3)))
+    indices = np.cumsum(gaps).tolist()
+    chosen = select_memory(torch.from_numpy(overlaps), slots, indices)
+    assert chosen == select_slowly(overlaps.astype(np.float64), slots, indices)
 
 
 @given(shares)

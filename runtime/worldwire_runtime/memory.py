@@ -8,7 +8,6 @@ from copy import copy
 from itertools import pairwise
 from typing import Literal, Self, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,23 +34,39 @@ def select_memory(overlaps: Tensor, slots: int, indices: Sequence[int] | None = 
     Latents next to a chosen one show almost the same: they are taken only where nothing else overlaps, so
     that the slots hold different views. overlaps: [Q, K], candidates from old to new; the newest wins ties.
     indices: the candidates' latent indices (default 0 .. K-1). Returns up to `slots` different columns; fewer
-    where no other candidate overlaps with any query. Waits once for the device, for Q * K numbers.
+    where no other candidate overlaps with any query. Waits once for the device, for a few numbers per query.
     """
-    shares = overlaps.cpu().numpy()
-    count = shares.shape[1]
-    place = np.arange(count) if indices is None else np.asarray(indices)
-    scores = shares + RECENCY / max(1, count) * np.arange(count)
-    free, apart, chosen = shares > 0, np.ones(count, dtype=bool), list[int]()
-    while len(chosen) < slots and free.any():
-        for query in range(len(shares)):
-            open_here = free[query] & apart if (free[query] & apart).any() else free[query]
-            if len(chosen) == slots or not open_here.any():
-                continue
-            best = int(np.where(open_here, scores[query], -1.0).argmax())
-            free[:, best] = False
-            apart &= np.abs(place - place[best]) > SPACING
-            chosen.append(best)
+    count = overlaps.shape[1]
+    if not (count and slots):
+        return []
+    # A chosen one rules out itself and its neighbours: a query's best open candidate is among its first ones.
+    reach = min(count, (slots - 1) * (2 * SPACING + 1) + 1)
+    newer = RECENCY / count * torch.arange(count, device=overlaps.device, dtype=torch.float64)
+    best = torch.where(overlaps > 0, overlaps + newer, -1.0).topk(reach, dim=1)
+    scores, columns = torch.stack([best.values, best.indices.double()]).cpu().numpy()
+    ranked = [
+        [int(column) for column, score in zip(*row, strict=True) if score > 0]
+        for row in zip(columns, scores, strict=True)
+    ]
+    place = range(count) if indices is None else indices
+
+    def is_apart(column: int) -> bool:
+        return all(abs(place[column] - place[other]) > SPACING for other in chosen)
+
+    chosen: list[int] = []
+    while len(chosen) < slots and any(column not in chosen for row in ranked for column in row):
+        for row in ranked:
+            free = [column for column in row if column not in chosen]
+            apart = [
+                column for column in free if _is_apart(place[column], [place[other] for other in chosen])
+            ]
+            if len(chosen) < slots and free:
+                chosen.append((apart or free)[0])
     return chosen
+
+
+def _is_apart(place: int, others: Sequence[int]) -> bool:
+    return all(abs(place - other) > SPACING for other in others)
 
 
 class Memory:
