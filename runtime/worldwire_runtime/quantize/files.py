@@ -47,7 +47,7 @@ def load_quantised(
         ) from error
     names = layer_names(dit, quantization.layers)
     prepare(dit, quantization, {name for name in names if name + GAIN in stored})
-    state = _as_rows(stored, {name + WEIGHT for name in names}, FORMATS[quantization.arithmetic], dtype)
+    state = as_rows(stored, {name + WEIGHT for name in names}, FORMATS[quantization.arithmetic], dtype)
     load_into(dit, state, where=str(path), assign=True)
 
 
@@ -64,10 +64,10 @@ def save_quantised(dit: DiT, path: str | os.PathLike[str]) -> None:
     save_state(packed | compacted(plain), path)
 
 
-def _as_rows(
+def as_rows(
     stored: Mapping[str, Tensor], weights: set[str], kind: EightBit, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The network's state: `weights` as 8-bit rows and their scales, gains in float32, the rest as `dtype`."""
+    """The network's state: `weights` as 8-bit rows and their scales, gains in float32, all else `dtype`."""
     state: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         scale = stored.get(name + SCALE_SUFFIX)
