@@ -96,6 +96,11 @@ class FakeSession:
         self._index, self._player = 0, PlayerPose()
         return self._frame()
 
+    def set_prompt(self, prompt: str) -> None:
+        if self._index < 0:
+            raise StateError("the session has not started", remedy="call reset() first")
+        self.prompt = prompt
+
     def step(self, inputs) -> list[Frame]:
         return list(self.stream(inputs))
 

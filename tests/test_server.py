@@ -155,9 +155,9 @@ def test_a_live_session_that_breaks_tells_its_player():
             collect(session, 100, timeout_s=5)
 
 
-def test_silent_clients_lose_their_sessions():
+def test_silent_clients_lose_their_sessions_when_none_comes_back():
     world = FakeWorld()
-    with serving(world, liveness_s=0.5) as server, RawPeer(server.endpoint) as peer:
+    with serving(world, liveness_s=0.5, resume_s=0.2) as server, RawPeer(server.endpoint) as peer:
         open_raw(peer)
         assert world.open_sessions == 1
         last = peer.receive_all(quiet_s=1.5)[-1]
@@ -177,9 +177,9 @@ def test_heartbeats_alone_keep_a_session():
         assert len(session.step(FORWARD)) == 8
 
 
-def test_a_vanished_client_makes_room_at_once():
+def test_the_sessions_of_a_vanished_client_end():
     world = FakeWorld(step_s=0.02)
-    with serving(world) as server:
+    with serving(world, resume_s=0) as server:
         with RawPeer(server.endpoint) as peer:
             open_raw(peer, window=4096)
         deadline = time.monotonic() + 3

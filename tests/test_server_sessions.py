@@ -9,16 +9,18 @@ from worldwire.errors import BusyError, StateError
 from worldwire.protocol import Limits, Pause
 from worldwire_runtime.server.clients import Clients
 from worldwire_runtime.server.kept import KeptStates
+from worldwire_runtime.server.pixels import PictureEncoder
 from worldwire_runtime.server.sessions import Sessions, Slot
-from worldwire_runtime.server.worker import Picture
+
+RGB = PictureEncoder("rgb", 90)
 
 
-def picture(index: int) -> Picture:
-    return Picture(Frame(index, np.zeros((2, 2, 3), np.uint8), np.eye(4)), b"", "rgb", {})
+def picture(index: int) -> Frame:
+    return Frame(index, np.zeros((2, 2, 3), np.uint8), np.eye(4))
 
 
 def live_slot(window: int, sessions: Sessions | None = None) -> Slot:
-    slot = (Sessions(Limits()) if sessions is None else sessions).add(b"client", "rgb", 90)
+    slot = (Sessions(Limits()) if sessions is None else sessions).add(b"client", RGB)
     slot.attach(FakeWorld().session())
     slot.begin_epoch()
     slot.start(window)
@@ -42,7 +44,7 @@ def test_a_small_window_gets_the_newest_frame_of_each_step():
     slot.grant(1)
     newest = slot.take_waiting()
     assert newest is not None
-    assert newest.frame.index == 7
+    assert newest.index == 7
     assert slot.take_dropped() == 6
     assert slot.take_waiting() is None
 
@@ -63,22 +65,22 @@ def test_a_reset_makes_the_credit_whole_and_forgets_what_waited():
 
 def test_a_session_that_never_started_cannot_go_live():
     with pytest.raises(StateError, match="not started"):
-        Sessions(Limits()).add(b"client", "rgb", 90).start(8)
+        Sessions(Limits()).add(b"client", RGB).start(8)
 
 
 def test_turns_go_round():
     sessions = Sessions(Limits())
     slots = [live_slot(8, sessions) for _ in range(3)]
     slots[1].pause()
-    turns = [sessions.next() for _ in range(4)]
+    turns = [sessions.next(0.0) for _ in range(4)]
     assert turns == [slots[0], slots[2], slots[0], slots[2]]
 
 
 def test_limits_of_sessions_and_requests():
     sessions = Sessions(Limits(sessions=1, queued_requests=2))
-    slot = sessions.add(b"client", "rgb", 90)
+    slot = sessions.add(b"client", RGB)
     with pytest.raises(BusyError, match="no room"):
-        sessions.add(b"client", "rgb", 90)
+        sessions.add(b"client", RGB)
     for request in (1, 2):
         sessions.enqueue(slot, Pause(request=request, session=slot.id), None)
     with pytest.raises(BusyError, match="too many requests"):
@@ -87,7 +89,7 @@ def test_limits_of_sessions_and_requests():
 
 def test_a_session_belongs_to_its_client():
     sessions = Sessions(Limits())
-    slot = sessions.add(b"mine", "rgb", 90)
+    slot = sessions.add(b"mine", RGB)
     assert sessions.of(b"mine", slot.id) is slot
     with pytest.raises(StateError, match="no session"):
         sessions.of(b"other", slot.id)

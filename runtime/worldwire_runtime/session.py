@@ -100,6 +100,11 @@ class Session:
         self._memory.add(first, torch.from_numpy(move.c2w))
         return next(self._show(first, move, (), StageTimer(world.device)))
 
+    def set_prompt(self, prompt: str) -> None:
+        """What the world is told from the next step on; memory, place and time go on."""
+        self._started()
+        self._text = self._world.encode_prompt(prompt)
+
     def step(self, inputs: Inputs | Sequence[Inputs]) -> list[Frame]:
         """The next `frames_per_step` frames."""
         return list(self.stream(inputs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -40,6 +41,16 @@ CONFIG_FILE, DIT_FILE, VAE_FILE, TEXT_FILE = (
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+READ_PART = 0.95
+"""How far the loading is when all files were read."""
+
+Progress = Callable[[float, str], None]
+
+
+def _silent(_: float, __: str) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +92,14 @@ class World:
         precision: str = "auto",
         *,
         compiled: bool = False,
+        progress: Progress = _silent,
     ) -> World:
         """Loads a shipped preset by its name, or a folder with the same files. Needs no network.
 
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N". precision: "auto", "bfloat16" or
         "float32"; "auto" is bfloat16 where the processor multiplies it natively. compiled: fuses the networks
         with torch.compile, which takes a minute the first time and makes every later frame faster.
+        progress: is called with the part that is done, 0 to 1, and what comes next, for people.
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
         folder = preset_folder(preset)
@@ -95,9 +108,16 @@ class World:
         config = WorldConfig.from_file(folder / CONFIG_FILE)
         with torch.device("meta"):
             dit, vae, text = DiT(config.dit), VAE(config.vae), TinyTextEncoder(config.text)
-        load_module(dit, folder / DIT_FILE, dtype=dtype)
-        load_module(vae, folder / VAE_FILE, dtype=dtype)
-        load_module(text, folder / TEXT_FILE, dtype=torch.float32)
+        files: list[tuple[nn.Module, str, torch.dtype]] = [
+            (dit, DIT_FILE, dtype),
+            (vae, VAE_FILE, dtype),
+            (text, TEXT_FILE, torch.float32),
+        ]
+        sizes = [_size(folder / name) for _, name, _ in files]
+        for number, (module, name, stored) in enumerate(files):
+            progress(READ_PART * sum(sizes[:number]) / max(1, sum(sizes)), f"reading {name}")
+            load_module(module, folder / name, dtype=stored)
+        progress(READ_PART, f"moving the weights to {place}")
         seeds = SeedImages(folder / "seeds", config.height, config.width)
         return cls(config, dit, vae, text, seeds, device=place, dtype=dtype, compiled=compiled)
 
@@ -235,6 +255,11 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
             "unknown precision", expected="auto or " + " or ".join(PRECISIONS), got=repr(precision)
         )
     return PRECISIONS[precision]
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if there is none: who reads it says so."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _settle(module: Network, device: torch.device, dtype: torch.dtype) -> Network:

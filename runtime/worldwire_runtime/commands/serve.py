@@ -5,22 +5,30 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldwire.cli import Command
 from worldwire.errors import ConfigError
 from worldwire.protocol import DEFAULT_ADDRESS, Limits
+from worldwire_runtime import test_pattern
 
 if TYPE_CHECKING:
     from worldwire_runtime.server import Server
+    from worldwire_runtime.server.worker import ServedWorld
 
 DEFAULT_PRESET = "tiny"
+MAX_RATE = 10_000.0
+SWITCH_INTERVAL_S = 0.0005
+"""How long one Python thread may keep another waiting; the default would show in the latency of frames."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `worldwire serve`."""
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="name of a preset, or a folder with a model")
+    parser.add_argument(
+        "--preset", default=DEFAULT_PRESET, help="name of a preset, a folder with a model, or test-pattern"
+    )
     parser.add_argument(
         "--bind",
         default=DEFAULT_ADDRESS,
@@ -40,33 +48,108 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ready-file", type=Path, help="write the real address there once the world is loaded"
     )
     parser.add_argument(
+        "--rate",
+        type=float,
+        metavar="FPS",
+        help="most frames a second of a live session; 0: as many as its client takes "
+        f"(default: 0; {test_pattern.DEFAULT_RATE:g} for the test pattern)",
+    )
+    _configure_security(parser.add_argument_group("encryption"))
+    pattern = parser.add_argument_group("the synthetic world (--preset test-pattern)")
+    pattern.add_argument("--size", type=_size, metavar="WIDTHxHEIGHT", help="pixels (default 1280x704)")
+    pattern.add_argument("--frames-per-step", type=int, default=1, help="(default %(default)s)")
+
+
+def _configure_security(group: Any) -> None:
+    group.add_argument("--new-key", type=Path, metavar="FILE", help="write FILE and FILE_secret, and end")
+    group.add_argument(
+        "--key", type=Path, metavar="FILE_secret", help="encrypt; clients need what FILE says as server key"
+    )
+    group.add_argument(
+        "--clients", type=Path, metavar="FOLDER", help="only clients whose public key is in a file there"
+    )
+    group.add_argument(
         "--insecure", action="store_true", help="allow an address that other machines can reach, unencrypted"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM."""
-    from worldwire_runtime.server import Server
+    from worldwire_runtime.server import Loading, Server
+    from worldwire_runtime.server.security import KeyPair
     from worldwire_runtime.usage import peak_memory_gib
 
-    if args.sessions < 1:
-        raise ConfigError("--sessions is too small", expected="1 or more", got=str(args.sessions))
-
-    def load() -> Any:
-        from worldwire_runtime.world import World  # takes seconds: only once the address is ours
-
-        return World.load(args.preset, args.device, args.precision, compiled=args.compile)
-
+    if args.new_key is not None:
+        return _make_keys(args.new_key)
+    _check(args)
+    keys = KeyPair.from_file(args.key) if args.key is not None else None
+    loading = Loading()
     server = Server(
-        load,
+        lambda: _load(args, loading.tell),
         args.bind,
         limits=Limits(sessions=args.sessions),
         plan=args.plan,
+        rate=_rate(args),
         insecure=args.insecure,
+        keys=keys,
+        clients=args.clients,
+        loading=loading,
         peak_memory_gib=peak_memory_gib,
     )
+    if keys is not None:
+        sys.stdout.write(f"worldwire: the server key is {keys.public.decode()}\n")
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     serve_until_stopped(server, args.ready_file, f"{args.preset} at ")
     return 0
+
+
+def _make_keys(path: Path) -> int:
+    from worldwire_runtime.server.security import SECRET_SUFFIX, write_new_keys
+
+    keys = write_new_keys(path)
+    sys.stdout.write(
+        f"worldwire: {path.name}{SECRET_SUFFIX} stays with the server (--key); "
+        f"clients get {path.name}, or this: {keys.public.decode()}\n"
+    )
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """ConfigError for options that make no sense."""
+    if args.sessions < 1:
+        raise ConfigError("--sessions is too small", expected="1 or more", got=str(args.sessions))
+    if args.rate is not None and not 0 <= args.rate <= MAX_RATE:
+        raise ConfigError("--rate is no rate", expected=f"0 to {MAX_RATE:g} frames/s", got=str(args.rate))
+    if args.clients is not None and args.key is None:
+        raise ConfigError(
+            "--clients needs encryption", remedy="name the server's keys with --key FILE_secret"
+        )
+    if args.size is not None and args.preset != test_pattern.PRESET:
+        raise ConfigError("--size is for the test pattern", remedy=f"add --preset {test_pattern.PRESET}")
+
+
+def _rate(args: argparse.Namespace) -> float:
+    default = test_pattern.DEFAULT_RATE if args.preset == test_pattern.PRESET else 0.0
+    return default if args.rate is None else float(args.rate)
+
+
+def _load(args: argparse.Namespace, progress: Callable[[float, str], None]) -> ServedWorld:
+    """The world, in the server's worker; torch is imported once the address is ours."""
+    if args.preset == test_pattern.PRESET:
+        width, height = args.size or (test_pattern.DEFAULT_WIDTH, test_pattern.DEFAULT_HEIGHT)
+        return test_pattern.PatternWorld(
+            height, width, _rate(args) or test_pattern.DEFAULT_RATE, args.frames_per_step
+        )
+    progress(0.0, "importing torch")
+    from worldwire_runtime.world import World
+
+    return World.load(args.preset, args.device, args.precision, compiled=args.compile, progress=progress)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height of "1280x704"."""
+    width, height = text.lower().split("x")
+    return int(width), int(height)
 
 
 def serve_until_stopped(server: Server, ready_file: Path | None, what: str = "") -> None:

@@ -15,12 +15,21 @@ COMPLAINT_S: Final = 1.0
 
 @dataclass
 class Client:
-    """One connection. tokens: messages that it may send at once (a token bucket)."""
+    """One connection. allowance: messages that it may send at once (a token bucket).
+
+    tokens: what resumes its sessions after it was lost: that of its `welcome`, and the one that it resumed
+    with, for an answer may be lost too; empty before `hello`.
+    """
 
     last_heard_s: float
-    tokens: float
-    greeted: bool = False
+    allowance: float
+    tokens: tuple[str, ...] = ()
     next_complaint_s: float = 0.0
+
+    @property
+    def greeted(self) -> bool:
+        """Whether it said hello."""
+        return bool(self.tokens)
 
 
 class Clients:
@@ -38,11 +47,11 @@ class Clients:
             if len(self._clients) >= MAX_CLIENTS:
                 return None
             client = self._clients[address] = Client(now_s, rate)
-        client.tokens = min(rate, client.tokens + (now_s - client.last_heard_s) * rate)
+        client.allowance = min(rate, client.allowance + (now_s - client.last_heard_s) * rate)
         client.last_heard_s = now_s
-        if client.tokens < 1:
+        if client.allowance < 1:
             return None
-        client.tokens -= 1
+        client.allowance -= 1
         return client
 
     def may_complain(self, address: bytes) -> bool:
@@ -57,11 +66,16 @@ class Clients:
         """The clients that said hello."""
         return [address for address, client in self._clients.items() if client.greeted]
 
+    def with_token(self, token: str) -> bytes | None:
+        """The client whose sessions a token resumes, if it is still there."""
+        return next((address for address, client in self._clients.items() if token in client.tokens), None)
+
     def silent(self) -> list[bytes]:
         """The clients that have shown no sign of life for too long."""
         oldest_s = self._now() - self._limits.liveness_s
         return [address for address, client in self._clients.items() if client.last_heard_s < oldest_s]
 
-    def forget(self, address: bytes) -> None:
-        """Drops a client."""
-        self._clients.pop(address, None)
+    def forget(self, address: bytes) -> tuple[str, ...]:
+        """Drops a client and returns the tokens of its sessions; none when it was not greeted."""
+        client = self._clients.pop(address, None)
+        return () if client is None else client.tokens

@@ -6,11 +6,11 @@ from typing import Any
 
 from worldwire.errors import StateError
 from worldwire.inputs import per_frame
-from worldwire.protocol import Branch, Close, Open, Reset, Restore, Save, Step
+from worldwire.protocol import Branch, Close, Open, Prompt, Reset, Restore, Save, Step
 from worldwire_runtime.server.kept import KeptStates
 from worldwire_runtime.server.pixels import seed_image
 from worldwire_runtime.server.sessions import Slot
-from worldwire_runtime.server.worker import Emit, Job, ServedWorld, emit_frames, with_acks
+from worldwire_runtime.server.worker import Emit, Job, ServedWorld, with_acks
 
 
 class Jobs:
@@ -32,6 +32,8 @@ class Jobs:
                 return self._reset(slot, message, payload)
             case Step():
                 return self._step(slot, message)
+            case Prompt():
+                return lambda _: _session(slot).set_prompt(message.prompt)
             case Save():
                 return lambda _: _session(slot).save()
             case Restore():
@@ -46,8 +48,7 @@ class Jobs:
         image = seed_image(message, payload)
 
         def job(emit: Emit) -> None:
-            frame = _session(slot).reset(message.prompt, image, message.seed, message.view)
-            emit_frames(emit, [frame], slot.format, slot.jpeg_quality)
+            emit(_session(slot).reset(message.prompt, image, message.seed, message.view))
 
         return job
 
@@ -57,7 +58,8 @@ class Jobs:
         inputs = per_frame([control.inputs() for control in message.inputs], slot.frames_per_step)
 
         def job(emit: Emit) -> None:
-            emit_frames(emit, _session(slot).stream(inputs), slot.format, slot.jpeg_quality)
+            for frame in _session(slot).stream(inputs):
+                emit(frame)
 
         return job
 
@@ -66,7 +68,8 @@ class Jobs:
 
         def job(emit: Emit) -> None:
             frames = _session(slot).stream([plan.inputs for plan in planned])
-            emit_frames(emit, with_acks(frames, planned), slot.format, slot.jpeg_quality)
+            for frame in with_acks(frames, planned):
+                emit(frame)
 
         return job
 

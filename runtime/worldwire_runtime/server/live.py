@@ -52,6 +52,11 @@ class LiveInputs:
         self._pose: Pose | None = None
         self._newest = 0
 
+    @property
+    def newest(self) -> int:
+        """The sequence number of the newest input, 0 before the first."""
+        return self._newest
+
     def add(self, message: Input) -> None:
         """Takes note of an input.
 

@@ -8,15 +8,19 @@ It never waits for a world: everything that touches one is a job for the worker.
 from __future__ import annotations
 
 import logging
+import math
 import queue
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from worldwire.api import WorldInfo
+from worldwire.api import Frame, WorldInfo
 from worldwire.errors import BusyError, ProtocolError, StateError, WorldwireError
 from worldwire.protocol import (
+    STATE_BUSY,
     STATE_LOADING,
     STATE_READY,
     VERSION,
@@ -32,6 +36,7 @@ from worldwire.protocol import (
     Pause,
     Ping,
     Pong,
+    Prompt,
     Reset,
     Restore,
     Save,
@@ -47,27 +52,47 @@ from worldwire_runtime.server import replies
 from worldwire_runtime.server.clients import Client, Clients
 from worldwire_runtime.server.jobs import Jobs
 from worldwire_runtime.server.kept import KeptStates
-from worldwire_runtime.server.pixels import choose_format
+from worldwire_runtime.server.outbox import Outbox
+from worldwire_runtime.server.pixels import PictureEncoder, choose_format, formats_for
 from worldwire_runtime.server.router import Router
+from worldwire_runtime.server.security import KeyPair
 from worldwire_runtime.server.sessions import Sessions, Slot
-from worldwire_runtime.server.worker import Event, Failed, Finished, Picture, ServedWorld, Worker
+from worldwire_runtime.server.worker import Event, Failed, Finished, ServedWorld, Worker
 
 log = logging.getLogger(__name__)
 
 TURN_MS: Final = 100
 SWEEP_S: Final = 0.5
+TOKEN_BYTES: Final = 16
 
 Handler = Callable[[bytes, Client, Any, Any], None]
+
+
+@dataclass
+class Loading:
+    """How far the loading of a world is; whoever loads it says so, from any thread.
+
+    part: 0 to 1. stage: for people.
+    """
+
+    part: float = 0.0
+    stage: str = "starting"
+
+    def tell(self, part: float, stage: str) -> None:
+        """Notes the progress."""
+        self.part, self.stage = part, stage
 
 
 @dataclass(frozen=True)
 class Task:
     """What the worker is doing. message: the request, None for a live step. child: the slot of a branch.
 
+    client: who asked; if the session has another owner when it is done, nobody gets the answer.
     ends: the session is over afterwards.
     """
 
     slot: Slot
+    client: bytes
     message: Any
     child: Slot | None
     ends: bool
@@ -76,9 +101,12 @@ class Task:
 class Server:
     """Serves one world to many sessions.
 
-    load: makes the world; runs in the worker's thread after the address is ours.
+    load: makes the world; runs in the worker's thread after the address is ours, and tells `loading`.
     plan: the clip plan of sessions that name none. peak_memory_gib: what `status` reports.
-    Raises MachineError when the address is taken, or when others can reach it and nobody said `insecure`.
+    rate: frames a second that a live session gets at most; 0: as many as its client takes.
+    keys: encrypt with CURVE. clients: a folder with the public keys of the clients that may come; None: all.
+    Raises MachineError when the address is taken, or when others can reach it and there are no `keys` and
+    nobody said `insecure`; ConfigError for a folder that holds no keys.
     """
 
     def __init__(
@@ -88,17 +116,25 @@ class Server:
         *,
         limits: Limits | None = None,
         plan: str | None = None,
+        rate: float = 0.0,
         insecure: bool = False,
+        keys: KeyPair | None = None,
+        clients: Path | None = None,
+        loading: Loading | None = None,
         peak_memory_gib: Callable[[], float] = lambda: 0.0,
     ):
         self._limits = limits or Limits()
-        self._router = Router(address, insecure, self._limits.message_bytes)
+        self._router = Router(
+            address, self._limits.message_bytes, insecure=insecure, keys=keys, clients=clients
+        )
+        self._rate, self._loading = rate, loading or Loading()
         self._load, self._plan, self._peak_memory_gib = load, plan, peak_memory_gib
         self._clients = Clients(self._limits, time.monotonic)
         self._sessions = Sessions(self._limits)
         self._kept = KeptStates(self._limits)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._worker = Worker(self._report)
+        self._outbox = Outbox(self._send, self._on_unencoded, self._router.wake)
         self._info: WorldInfo | None = None
         self._jobs: Jobs | None = None
         self._task: Task | None = None
@@ -106,7 +142,7 @@ class Server:
         self._stopping = False
         self._born_s = time.monotonic()
         self._next_sweep_s = 0.0
-        requests = (Branch, Close, Pause, Reset, Restore, Save, Start, Step)
+        requests = (Branch, Close, Pause, Prompt, Reset, Restore, Save, Start, Step)
         self._handlers: dict[type[Message], Handler] = {
             Hello: self._on_hello,
             Open: self._on_open,
@@ -128,9 +164,10 @@ class Server:
         self._worker.submit(lambda _: self._load_world())
         try:
             while not self._stopping:
-                self._router.wait(TURN_MS)
+                self._router.wait(self._patience_ms())
                 self._read()
                 self._take_events(on_ready)
+                self._outbox.flush()
                 self._give_work()
                 self._sweep()
         finally:
@@ -142,6 +179,13 @@ class Server:
         """Ends `run` soon; from a signal handler or another thread."""
         self._stopping = True
         self._router.wake()
+
+    def _patience_ms(self) -> int:
+        """How long the loop may sleep: until the next live step is due, if the worker could begin it."""
+        if self._task is not None or not self._rate:
+            return TURN_MS
+        wait_s = min(self._sessions.next_due_s() - time.monotonic(), TURN_MS / 1000)
+        return max(0, math.ceil(wait_s * 1000))
 
     # ------------------------------------------------------------------ messages in
 
@@ -185,12 +229,35 @@ class Server:
     def _on_hello(self, address: bytes, client: Client, message: Hello, _: Any) -> None:
         if self._info is None:
             self._send(address, self._status(message.request))
-        else:
-            client.greeted = True
-            self._send(address, replies.welcome(message.request, self._info, self._limits))
+            return
+        resumed = self._take_over(address, message.resume) if message.resume else []
+        client.tokens = (
+            secrets.token_hex(TOKEN_BYTES),
+            *([message.resume] if resumed and message.resume else []),
+        )
+        formats = formats_for(self._info.height, self._info.width)
+        self._send(
+            address,
+            replies.welcome(message.request, self._info, self._limits, client.tokens[0], resumed, formats),
+        )
+
+    def _take_over(self, address: bytes, token: str) -> list[Slot]:
+        """The sessions that a token resumes now belong to a client; an older connection gets its goodbye."""
+        older = self._clients.with_token(token)
+        if older is not None and older != address:
+            self._router.send(older, Bye(reason="another connection has resumed its sessions"))
+            self._lose(older)
+        elif older is not None:
+            self._orphan(address, (token,))  # it says hello again
+        resumed = self._sessions.with_token(token)
+        for slot in resumed:
+            slot.adopt(address)
+        return resumed
 
     def _on_open(self, address: bytes, _: Client, message: Open, payload: Any) -> None:
-        slot = self._sessions.add(address, choose_format(message.formats), message.jpeg_quality)
+        assert self._info is not None
+        name = choose_format(message.formats, formats_for(self._info.height, self._info.width))
+        slot = self._sessions.add(address, PictureEncoder(name, message.jpeg_quality))
         self._sessions.enqueue(slot, message, payload)
 
     def _on_request(self, address: bytes, _: Client, message: Any, payload: Any) -> None:
@@ -207,7 +274,7 @@ class Server:
         slot.grant(message.frames)
         picture = slot.take_waiting()
         if picture is not None:
-            self._send_picture(slot, picture, None)
+            self._outbox.picture(slot, picture, None)
 
     def _on_status(self, address: bytes, _: Client, message: Status, __: Any) -> None:
         self._send(address, self._status(message.request))
@@ -216,17 +283,24 @@ class Server:
         self._send(address, Pong(t_ns=message.t_ns, server_t_ns=time.monotonic_ns()))
 
     def _on_bye(self, address: bytes, _: Client, __: Bye, ___: Any) -> None:
-        self._drop(address)
+        self._clients.forget(address)
+        for slot in self._sessions.of_client(address):
+            slot.closing = True
 
     def _status(self, request: int) -> StatusReport:
+        loading = self._info is None
+        ready = STATE_BUSY if self._sessions.are_full else STATE_READY
         return StatusReport(
             request=request,
-            state=STATE_LOADING if self._info is None else STATE_READY,
+            state=STATE_LOADING if loading else ready,
             version=VERSION,
             sessions=len(self._sessions),
             max_sessions=self._limits.sessions,
             uptime_s=time.monotonic() - self._born_s,
             peak_memory_gib=self._peak_memory_gib(),
+            progress=self._loading.part if loading else None,
+            stage=self._loading.stage if loading else None,
+            queue=self._sessions.queued,
         )
 
     # ------------------------------------------------------------------ jobs out
@@ -235,7 +309,7 @@ class Server:
         """Answers what needs no worker, and gives an idle one the next job of the round robin."""
         self._switch_all()
         while self._jobs is not None and self._task is None:
-            slot = self._sessions.next()
+            slot = self._sessions.next(time.monotonic())
             if slot is None:
                 return
             self._begin(self._jobs, slot, *slot.take_request())
@@ -255,20 +329,23 @@ class Server:
             else:
                 slot.pause()
         except WorldwireError as error:
-            self._send(slot.client, replies.refusal(error, slot, message, fatal=False))
+            self._outbox.answer(slot, slot.client, replies.refusal(error, slot, message, fatal=False))
         else:
-            self._send(slot.client, replies.done(slot, message.request))
+            self._outbox.answer(slot, slot.client, replies.done(slot, message.request))
 
     def _begin(self, jobs: Jobs, slot: Slot, message: Any, payload: Any) -> None:
         child = None
         try:
             job = jobs.of(slot, message, payload)
             if isinstance(message, Branch):
-                child = self._sessions.add(slot.client, slot.format, slot.jpeg_quality)
+                child = self._sessions.add(slot.client, slot.encoder.copy())
         except WorldwireError as error:
-            self._on_failed(Task(slot, message, None, ends=False), error)
+            self._on_failed(Task(slot, slot.client, message, None, ends=False), error)
             return
-        self._task = Task(slot, message, child, ends=slot.closing or isinstance(message, Close))
+        if message is None:
+            slot.schedule(time.monotonic(), self._rate)
+        ends = slot.closing or isinstance(message, Close)
+        self._task = Task(slot, slot.client, message, child, ends)
         self._worker.submit(job)
 
     # ------------------------------------------------------------------ what the worker made
@@ -283,7 +360,7 @@ class Server:
             event, task = self._events.get(), self._task
             if task is None:
                 self._on_loaded(event, on_ready)
-            elif isinstance(event, Picture):
+            elif isinstance(event, Frame):
                 self._on_picture(task, event)
             else:
                 self._task = None
@@ -292,7 +369,9 @@ class Server:
     def _load_world(self) -> tuple[ServedWorld, WorldInfo]:
         """Runs in the worker's thread; an unknown plan shows here and not when the first session opens."""
         world = self._load()
-        return world, world.info_for(self._plan)
+        info = world.info_for(self._plan)
+        formats_for(info.height, info.width)  # looks for encoders now, not while a client waits
+        return world, info
 
     def _on_loaded(self, event: Event, on_ready: Callable[[], None]) -> None:
         if isinstance(event, Finished):
@@ -303,15 +382,15 @@ class Server:
             self._failure = event.error
             self.stop()
 
-    def _on_picture(self, task: Task, picture: Picture) -> None:
+    def _on_picture(self, task: Task, picture: Frame) -> None:
         slot, message = task.slot, task.message
         if isinstance(message, Reset):
             slot.begin_epoch()
-        slot.camera = picture.frame.c2w
-        if slot.closing:
+        slot.camera = picture.c2w
+        if slot.client != task.client:
             return
         if message is not None or slot.spend(picture):
-            self._send_picture(slot, picture, message)
+            self._outbox.picture(slot, picture, None if message is None else message.request)
 
     def _on_end(self, task: Task, event: Finished | Failed) -> None:
         """A job is over; a failed one of an ending session ends it too."""
@@ -330,21 +409,21 @@ class Server:
             case None:
                 slot.note_step()
             case Close():
-                self._send(slot.client, replies.done(slot, message.request))
+                self._answer(task, replies.done(slot, message.request))
             case Open():
                 slot.attach(result)
-                self._send(slot.client, replies.opened(slot, message.request))
+                self._answer(task, replies.opened(slot, message.request))
             case Branch():
                 assert task.child is not None
                 task.child.attach(result, parent=slot)
-                self._send(slot.client, replies.opened(task.child, message.request))
+                self._answer(task, replies.opened(task.child, message.request))
             case Save():
-                self._send_saved(slot, message, result)
+                self._answer_saved(task, message, result)
             case _:
                 if isinstance(message, Restore):
                     slot.begin_epoch()
                 slot.note_step()
-                self._send(slot.client, replies.done(slot, message.request))
+                self._answer(task, replies.done(slot, message.request))
 
     def _on_failed(self, task: Task, error: Exception) -> None:
         """A typed error refuses a request; any other one, or one of a live step, closes the session."""
@@ -356,38 +435,45 @@ class Server:
         if task.child is not None:
             self._sessions.remove(task.child)
         if not slot.closing:
-            answer = replies.refusal(replies.typed(error), slot, message, fatal=fatal)
-            self._send(slot.client, answer)
+            self._answer(task, replies.refusal(replies.typed(error), slot, message, fatal=fatal))
         if fatal:
             slot.closing = True
+
+    def _on_unencoded(self, slot: Slot, error: Exception) -> None:
+        """A picture could not be encoded: the session ends."""
+        log.error("a picture of session %d could not be encoded; it is closed", slot.id, exc_info=error)
+        self._send(slot.client, replies.refusal(replies.typed(error), slot, None, fatal=True))
+        slot.closing = True
 
     # ------------------------------------------------------------------ messages out, and the end
 
     def _send(self, address: bytes, message: Message, payload: Any = None) -> None:
         if not self._router.send(address, message, payload):
-            self._drop(address)
+            self._lose(address)
 
-    def _send_picture(self, slot: Slot, picture: Picture, message: Any) -> None:
-        request = None if message is None else message.request
-        self._send(slot.client, replies.frame(slot, picture, request), picture.payload)
+    def _answer(self, task: Task, message: Message, payload: Any = None) -> None:
+        """The answer to a request, behind the pictures of its session; nobody's if the client was lost."""
+        if task.slot.client == task.client:
+            self._outbox.answer(task.slot, task.client, message, payload)
 
-    def _send_saved(self, slot: Slot, message: Save, state: bytes) -> None:
+    def _answer_saved(self, task: Task, message: Save, state: bytes) -> None:
         try:
-            answer, payload = replies.saved(slot, message, state, self._kept, self._limits)
+            answer, payload = replies.saved(task.slot, message, state, self._kept, self._limits)
         except StateError as error:
-            self._send(slot.client, replies.refusal(error, slot, message, fatal=False))
+            self._answer(task, replies.refusal(error, task.slot, message, fatal=False))
         else:
-            self._send(slot.client, answer, payload)
+            self._answer(task, answer, payload)
 
-    def _drop(self, address: bytes) -> None:
-        """A client is gone: its sessions end."""
-        self._clients.forget(address)
-        for slot in self._sessions:
-            if slot.client == address:
-                slot.closing = True
+    def _lose(self, address: bytes) -> None:
+        """A connection is lost or silent: its sessions wait for their client for a while."""
+        self._orphan(address, self._clients.forget(address))
+
+    def _orphan(self, address: bytes, tokens: tuple[str, ...]) -> None:
+        for slot in self._sessions.of_client(address):
+            slot.orphan(tokens, time.monotonic())
 
     def _sweep(self) -> None:
-        """Gives up the clients that were silent for too long."""
+        """Gives up the clients that were silent for too long, and the sessions that none came back for."""
         now_s = time.monotonic()
         if now_s < self._next_sweep_s:
             return
@@ -395,11 +481,13 @@ class Server:
         for address in self._clients.silent():
             reason = f"nothing was heard of this client for {self._limits.liveness_s:g} s"
             self._router.send(address, Bye(reason=reason))
-            self._drop(address)
+            self._lose(address)
+        self._sessions.end_orphans(now_s - self._limits.resume_s)
 
     def _shut_down(self) -> None:
         for address in self._clients.greeted():
             self._router.send(address, Bye(reason="the server stops"))
+        self._outbox.stop()
         if self._worker.stop():
             for slot in self._sessions:
                 if slot.session is not None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from worldwire.api import WorldInfo
+import numpy as np
+from numpy.typing import NDArray
+
+from worldwire.api import Frame, WorldInfo
 from worldwire.errors import StateError, WorldwireError
 from worldwire.protocol import (
     VERSION,
@@ -15,18 +21,26 @@ from worldwire.protocol import (
     FrameMessage,
     Limits,
     Opened,
+    ResumedSession,
     Save,
     Saved,
+    Vector3,
+    Vector4,
     Welcome,
     WireWorld,
-    pose_fields,
 )
 from worldwire_runtime.server.kept import KeptStates
 from worldwire_runtime.server.sessions import Slot
-from worldwire_runtime.server.worker import Picture
 
 
-def welcome(request: int, info: WorldInfo, limits: Limits) -> Welcome:
+def welcome(
+    request: int,
+    info: WorldInfo,
+    limits: Limits,
+    token: str,
+    resumed: Iterable[Slot],
+    formats: tuple[str, ...],
+) -> Welcome:
     """The answer to a hello that fits."""
     return Welcome(
         request=request,
@@ -34,12 +48,28 @@ def welcome(request: int, info: WorldInfo, limits: Limits) -> Welcome:
         server=f"worldwire {version('worldwire')}",
         world=WireWorld.of(info),
         limits=limits,
+        token=token,
+        resumed=tuple(map(resumed_session, resumed)),
+        formats=formats,
+    )
+
+
+def resumed_session(slot: Slot) -> ResumedSession:
+    """How a session stands that its client takes over."""
+    return ResumedSession(
+        session=slot.id,
+        epoch=slot.epoch,
+        frames_per_step=slot.frames_per_step,
+        format=slot.encoder.format,
+        seq=slot.inputs.newest,
     )
 
 
 def opened(slot: Slot, request: int) -> Opened:
     """A session is there."""
-    return Opened(request=request, session=slot.id, frames_per_step=slot.frames_per_step, format=slot.format)
+    return Opened(
+        request=request, session=slot.id, frames_per_step=slot.frames_per_step, format=slot.encoder.format
+    )
 
 
 def done(slot: Slot, request: int) -> Done:
@@ -47,24 +77,61 @@ def done(slot: Slot, request: int) -> Done:
     return Done(request=request, session=slot.id, epoch=slot.epoch, frames_per_step=slot.frames_per_step)
 
 
-def frame(slot: Slot, picture: Picture, request: int | None) -> FrameMessage:
+@dataclass(frozen=True)
+class Shot:
+    """A picture on its way out. key: whether it must stand alone.
+
+    epoch, dropped, request: what its header says of the moment when it was given out.
+    """
+
+    frame: Frame
+    epoch: int
+    dropped: int
+    request: int | None
+    key: bool
+
+
+def frame(slot: Slot, shot: Shot, key: bool, encode_ms: float) -> FrameMessage:
     """The header of a picture that is sent now."""
-    shown = picture.frame
+    shown = shot.frame
+    position_m, quaternion_xyzw = pose_of(shown.c2w)
     return FrameMessage(
         session=slot.id,
-        epoch=slot.epoch,
+        epoch=shot.epoch,
         index=shown.index,
-        format=picture.format,
+        format=slot.encoder.format,
         height=shown.pixels.shape[0],
         width=shown.pixels.shape[1],
-        **pose_fields(shown.c2w),
+        position_m=position_m,
+        quaternion_xyzw=quaternion_xyzw,
         t_ns=time.monotonic_ns(),
         ack=shown.ack,
-        dropped=slot.take_dropped() if request is None else 0,
+        dropped=shot.dropped,
         memory_latents=tuple(shown.memory_latents),
-        timings_ms=picture.timings_ms,
-        request=request,
+        timings_ms=shown.timings_ms | {"encode": encode_ms},
+        request=shot.request,
+        key=key,
     )
+
+
+def pose_of(c2w: NDArray[np.float64]) -> tuple[Vector3, Vector4]:
+    """Position in metres and quaternion xyzw (w >= 0) of a rigid camera-to-world matrix that is our own.
+
+    `worldwire.camera.to_quaternion` without its checks: those take longer than all else of a header.
+    """
+    (a, b, c, x), (d, e, f, y), (g, h, i, z), _ = c2w.tolist()
+    # Shepperd's method: divide by the largest of the four components.
+    four = (1 + a - e - i, 1 - a + e - i, 1 - a - e + i, 1 + a + e + i)
+    largest = max(range(4), key=four.__getitem__)
+    rows = (
+        (four[0], b + d, c + g, h - f),
+        (b + d, four[1], f + h, c - g),
+        (c + g, f + h, four[2], d - b),
+        (h - f, c - g, d - b, four[3]),
+    )
+    scale = math.copysign(0.5 / math.sqrt(four[largest]), rows[largest][3])
+    qx, qy, qz, qw = rows[largest]
+    return (x, y, z), (qx * scale, qy * scale, qz * scale, qw * scale)
 
 
 def saved(slot: Slot, message: Save, state: bytes, kept: KeptStates, limits: Limits) -> tuple[Saved, Any]:

@@ -7,14 +7,16 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import zmq
 
-from worldwire.errors import MachineError
+from worldwire.errors import MachineError, WorldwireError
 from worldwire.protocol import encode
 from worldwire.schema import Message
+from worldwire_runtime.server.security import ZAP_DOMAIN, Gate, KeyPair, require_curve
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +27,21 @@ LINGER_MS: Final = 200
 
 
 class Router:
-    """A bound ROUTER socket and a way to wake its thread. Only `wake` may be called from other threads."""
+    """A bound ROUTER socket and a way to wake its thread. Only `wake` may be called from other threads.
 
-    def __init__(self, address: str, insecure: bool, max_message_bytes: int):
-        if not insecure:
+    keys, clients: see `Server`. Raises MachineError and ConfigError as it does.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        max_message_bytes: int,
+        *,
+        insecure: bool = False,
+        keys: KeyPair | None = None,
+        clients: Path | None = None,
+    ):
+        if keys is None and not insecure:
             _check_loopback(address)
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
@@ -45,10 +58,18 @@ class Router:
             zmq.LINGER: LINGER_MS,
         }.items():
             self._socket.setsockopt(option, value)
-        self._bind(address)
+        self._gate: Gate | None = None
+        try:
+            self._lock(keys, clients)
+            self._bind(address)
+        except WorldwireError:
+            self.close()
+            raise
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake_in, zmq.POLLIN)
+        if self._gate is not None:
+            self._poller.register(self._gate.socket, zmq.POLLIN)
 
     @property
     def endpoint(self) -> str:
@@ -58,6 +79,8 @@ class Router:
     def wait(self, timeout_ms: int) -> None:
         """Returns when something came, `wake` was called, or the time is over."""
         self._poller.poll(timeout_ms)
+        if self._gate is not None:
+            self._gate.answer()
         try:
             while self._wake_in.recv(4096):
                 pass
@@ -94,16 +117,26 @@ class Router:
     def close(self) -> None:
         """Sends what is queued for a moment, then frees the address."""
         self._socket.close(LINGER_MS)
+        if self._gate is not None:
+            self._gate.close()
         self._context.term()
         self._wake_in.close()
         self._wake_out.close()
+
+    def _lock(self, keys: KeyPair | None, clients: Path | None) -> None:
+        """Encrypts, and refuses clients whose key is not in the folder `clients`."""
+        if keys is not None:
+            require_curve()
+            self._socket.curve_server = True
+            self._socket.curve_publickey, self._socket.curve_secretkey = keys
+            self._socket.zap_domain = ZAP_DOMAIN
+        if clients is not None:
+            self._gate = Gate(self._context, clients)
 
     def _bind(self, address: str) -> None:
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
-            self._socket.close(0)
-            self._context.term()
             taken = error.errno == errno.EADDRINUSE
             raise MachineError(
                 f"{address} is taken" if taken else f"cannot listen at {address}",
@@ -121,8 +154,9 @@ def _check_loopback(address: str) -> None:
         return
     raise MachineError(
         f"{address} can be reached from other machines, and the connection is not encrypted",
-        expected="a loopback address such as tcp://127.0.0.1:5555",
-        remedy="use an SSH tunnel, or say --insecure on a network that you trust",
+        expected="keys, or a loopback address such as tcp://127.0.0.1:5555",
+        remedy="make keys with `worldwire serve --new-key FILE` and serve with --key FILE_secret; "
+        "or say --insecure on a network that you trust",
     )
 
 

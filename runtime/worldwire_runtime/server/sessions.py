@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldwire.api import Frame
 from worldwire.errors import BusyError, StateError
 from worldwire.protocol import Limits
 from worldwire.schema import Message
 from worldwire_runtime.server.live import LiveInputs
-from worldwire_runtime.server.worker import Picture, ServedSession
+from worldwire_runtime.server.pixels import PictureEncoder
+from worldwire_runtime.server.worker import ServedSession
+
+NO_CLIENT: Final = b""
+"""The address of nobody: no client of a ROUTER has an empty one."""
 
 
 @dataclass(eq=False)
@@ -23,13 +29,14 @@ class Slot:
     """One session as the server sees it. `client` is the address of its owner on the ROUTER socket.
 
     epoch counts resets and restores: frames of an older one are void. window is the credit that the client
-    granted with `start`, 0 while the session is not live; credit is what is left of it.
+    granted with `start`, 0 while the session is not live; credit is what is left of it. due_s: a live step
+    begins no sooner. encoding: what waits in the outbox.
+    An orphan has no client; tokens and orphaned_s say who may take it over, and since when it waits.
     """
 
     id: int
     client: bytes
-    format: str
-    jpeg_quality: int
+    encoder: PictureEncoder
     session: ServedSession | None = None
     frames_per_step: int = 0
     epoch: int = 0
@@ -39,13 +46,17 @@ class Slot:
     window: int = 0
     credit: int = 0
     dropped: int = 0
-    waiting: Picture | None = None
+    waiting: Frame | None = None
+    wants_key: bool = True
+    due_s: float = 0.0
+    encoding: int = 0
+    tokens: tuple[str, ...] = ()
+    orphaned_s: float = 0.0
     closing: bool = False
 
-    @property
-    def wants_work(self) -> bool:
+    def wants_work(self, now_s: float) -> bool:
         """Whether the worker could do something for this session now."""
-        return self.closing or bool(self.requests) or self.wants_step
+        return self.closing or bool(self.requests) or (self.due_s <= now_s and self.wants_step)
 
     @property
     def wants_step(self) -> bool:
@@ -79,6 +90,7 @@ class Slot:
         """A reset or a restore: what was under way is void and the credit is whole again."""
         self.epoch += 1
         self.camera, self.waiting, self.dropped = None, None, 0
+        self.wants_key = True
         self.credit = self.window
         self.inputs.forget()
 
@@ -88,6 +100,7 @@ class Slot:
             raise StateError("the session has not started", remedy="send `reset` or `restore` first")
         self.window = self.credit = window
         self.waiting, self.dropped = None, 0
+        self.wants_key = True
 
     def pause(self) -> None:
         """Stops being live; frames under way are still sent while there is credit."""
@@ -97,7 +110,16 @@ class Slot:
         """The client took frames. Credit above the window is void: frames of an older epoch cost none."""
         self.credit = min(self.window, self.credit + frames)
 
-    def spend(self, picture: Picture) -> bool:
+    def schedule(self, now_s: float, rate: float) -> None:
+        """A live step begins now; the next one is due so that `rate` frames a second are kept.
+
+        A session that fell behind by more than a step does not hurry to make up for it. rate 0: no limit.
+        """
+        if rate:
+            step_s = self.frames_per_step / rate
+            self.due_s = max(self.due_s, now_s - step_s) + step_s
+
+    def spend(self, picture: Frame) -> bool:
         """Whether a live picture may be sent now; if not it waits, and replaces one that waited."""
         if self.credit > 0:
             self.credit -= 1
@@ -107,7 +129,7 @@ class Slot:
         self.waiting = picture
         return False
 
-    def take_waiting(self) -> Picture | None:
+    def take_waiting(self) -> Frame | None:
         """The newest picture that no credit was left for, if there is credit now."""
         if self.waiting is None or not self.credit:
             return None
@@ -120,6 +142,26 @@ class Slot:
         dropped, self.dropped = self.dropped, 0
         return dropped
 
+    def take_key_wish(self) -> bool:
+        """Whether the next picture must stand alone; asked once for each."""
+        wish, self.wants_key = self.wants_key, False
+        return wish
+
+    def orphan(self, tokens: tuple[str, ...], now_s: float) -> None:
+        """Its client was lost: it pauses, and what the client asked for is lost with the answers.
+
+        A session that is only being made ends: its client never learned of it.
+        """
+        self.client, self.tokens, self.orphaned_s = NO_CLIENT, tokens, now_s
+        self.window = self.credit = 0
+        self.requests.clear()
+        self.closing = self.closing or self.session is None
+
+    def adopt(self, client: bytes) -> None:
+        """A client takes an orphan over."""
+        self.client, self.tokens = client, ()
+        self.waiting, self.dropped, self.wants_key = None, 0, True
+
 
 class Sessions:
     """All slots, and the round robin among them."""
@@ -130,26 +172,56 @@ class Sessions:
         self._ids = itertools.count(1)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        """Sessions that are open, orphans among them; not those that only wait for their end."""
+        return sum(not slot.closing for slot in self._slots.values())
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(list(self._slots.values()))
 
-    def add(self, client: bytes, name: str, jpeg_quality: int) -> Slot:
-        """A new slot, or BusyError."""
-        if len(self._slots) >= self._limits.sessions:
-            raise BusyError(
-                "the server has no room for another session",
-                expected=f"at most {self._limits.sessions} sessions",
-                remedy="close one, try again later, or start the server with a larger --sessions",
-            )
-        slot = Slot(next(self._ids), client, name, jpeg_quality)
+    def add(self, client: bytes, encoder: PictureEncoder) -> Slot:
+        """A new slot, or BusyError. When there is no room, the oldest orphan makes place."""
+        if len(self) >= self._limits.sessions:
+            orphan = min(self._orphans(), key=lambda slot: slot.orphaned_s, default=None)
+            if orphan is None:
+                raise BusyError(
+                    "the server has no room for another session",
+                    expected=f"at most {self._limits.sessions} sessions",
+                    remedy="close one, try again later, or start the server with a larger --sessions",
+                )
+            orphan.closing = True
+        slot = Slot(next(self._ids), client, encoder)
         self._slots[slot.id] = slot
         return slot
+
+    @property
+    def are_full(self) -> bool:
+        """Whether `add` would find no room."""
+        return len(self) - len(self._orphans()) >= self._limits.sessions
+
+    def of_client(self, client: bytes) -> list[Slot]:
+        """The slots of a client."""
+        return [slot for slot in self if slot.client == client and not slot.closing]
+
+    def with_token(self, token: str) -> list[Slot]:
+        """The orphans that a token resumes."""
+        return [slot for slot in self._orphans() if token in slot.tokens]
+
+    def end_orphans(self, before_s: float) -> None:
+        """Ends those that have waited since before a time."""
+        for slot in self._orphans():
+            slot.closing = slot.orphaned_s < before_s
+
+    def _orphans(self) -> list[Slot]:
+        return [slot for slot in self if slot.client == NO_CLIENT and not slot.closing]
 
     def remove(self, slot: Slot) -> None:
         """Forgets a slot."""
         self._slots.pop(slot.id, None)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait, of all sessions."""
+        return sum(len(slot.requests) for slot in self._slots.values())
 
     def of(self, client: bytes, session: int) -> Slot:
         """The slot of a client's session; StateError if it has no such session."""
@@ -158,7 +230,7 @@ class Sessions:
             raise StateError(
                 f"there is no session {session}",
                 expected="a session that this connection opened",
-                remedy="open one; sessions end with their connection",
+                remedy="open one, or resume the connection that opened it",
             )
         return slot
 
@@ -172,10 +244,14 @@ class Sessions:
             )
         slot.requests.append((message, payload))
 
-    def next(self) -> Slot | None:
+    def next(self, now_s: float) -> Slot | None:
         """The session whose turn it is; it goes behind all others."""
         for slot in self._slots.values():
-            if slot.wants_work:
+            if slot.wants_work(now_s):
                 self._slots.move_to_end(slot.id)
                 return slot
         return None
+
+    def next_due_s(self) -> float:
+        """When the next live step is due; infinity if none is to come."""
+        return min((slot.due_s for slot in self._slots.values() if slot.wants_step), default=math.inf)

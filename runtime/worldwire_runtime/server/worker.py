@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -13,13 +12,12 @@ from typing import Any, Final, Protocol
 from worldwire.api import Frame, SessionLike, WorldInfo
 from worldwire.inputs import Inputs
 from worldwire_runtime.server.live import Planned
-from worldwire_runtime.server.pixels import encode_pixels
 
 log = logging.getLogger(__name__)
 
 STOP_S: Final = 10.0
 
-Emit = Callable[["Picture"], None]
+Emit = Callable[[Frame], None]
 Job = Callable[[Emit], Any]
 
 
@@ -28,6 +26,10 @@ class ServedSession(SessionLike, Protocol):
 
     def stream(self, inputs: list[Inputs]) -> Iterator[Frame]:
         """A step that yields each frame as soon as it is decoded."""
+        ...
+
+    def set_prompt(self, prompt: str) -> None:
+        """What the world is told from the next step on; everything else goes on."""
         ...
 
     def branch(self) -> ServedSession:
@@ -48,16 +50,6 @@ class ServedWorld(Protocol):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A frame that is ready to be sent."""
-
-    frame: Frame
-    payload: Any
-    format: str
-    timings_ms: dict[str, float]
-
-
-@dataclass(frozen=True)
 class Finished:
     """The job under way is done; what it returned."""
 
@@ -71,11 +63,11 @@ class Failed:
     error: Exception
 
 
-Event = Picture | Finished | Failed
+Event = Frame | Finished | Failed
 
 
 class Worker:
-    """Runs jobs and reports their pictures and their end; `report` is called in the worker's thread."""
+    """Runs jobs and reports their frames and their end; `report` is called in the worker's thread."""
 
     def __init__(self, report: Callable[[Event], None]):
         self._report = report
@@ -106,23 +98,14 @@ class Worker:
             else:
                 self._report(Finished(result))
 
-    def _emit(self, picture: Picture) -> None:
+    def _emit(self, frame: Frame) -> None:
         if self._stopping:
             raise _StoppedError
-        self._report(picture)
+        self._report(frame)
 
 
 class _StoppedError(Exception):
     """Unwinds a job when the server stops."""
-
-
-def emit_frames(emit: Emit, frames: Iterable[Frame], name: str, jpeg_quality: int) -> None:
-    """Encodes and reports frames as they come; the time that this takes is their stage `encode`."""
-    for frame in frames:
-        start = time.perf_counter()
-        payload = encode_pixels(frame.pixels, name, jpeg_quality)
-        encode_ms = (time.perf_counter() - start) * 1000
-        emit(Picture(frame, payload, name, frame.timings_ms | {"encode": encode_ms}))
 
 
 def with_acks(frames: Iterable[Frame], planned: list[Planned]) -> Iterator[Frame]:
