@@ -164,7 +164,7 @@ class RunConfig:
         for name in self.fixed:
             value = reduce(getattr, name.split("."), self)
             plain[name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        return json.loads(json.dumps(plain, default=asdict))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(plain, default=asdict))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from worldwire_runtime.model.attention import KeyValue
 from worldwire_runtime.model.blocks import BlockCache, BlockClip
 from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
 from worldwire_runtime.model.sampler import flow_schedule
-from worldwire_runtime.model.text import PAD_TOKEN, TinyTextEncoder
+from worldwire_runtime.model.text import PAD_TOKEN, TinyTextConfig, TinyTextEncoder
 from worldwire_training.clip_sampler import ClipBatch
 from worldwire_training.losses import (
     ErrorBuffer,
@@ -74,7 +74,7 @@ class BaseModel(nn.Module):
 
     @classmethod
     def build(cls, world: WorldConfig) -> BaseModel:
-        return cls(DiT(world.dit), TinyTextEncoder(world.text))
+        return cls(DiT(world.dit), TinyTextEncoder(text_config(world)))
 
     def conditions(self, batch: ClipBatch) -> ClipConditions:
         """What the transformer is told about the clips; a prompt that is not told is an empty one."""
@@ -95,6 +95,17 @@ class BaseModel(nn.Module):
         cache = repeat_cache(self.dit.encode_context(context, prepared), len(context), draws)
         new = repeat_clip(prepared, draws)
         return self.dit.denoise(noisy, clip_timesteps(sigma, 0, noisy.shape[2]), new, cache)
+
+
+def text_config(world: WorldConfig) -> TinyTextConfig:
+    """The small text encoder that trains with the transformer; ConfigError for a world with a frozen one."""
+    if not isinstance(world.text, TinyTextConfig):
+        raise ConfigError(
+            f"the text encoder of {world.name} is not trained here",
+            expected="a world with the small text encoder ([world.text] vocabulary, text_len, ...)",
+            got=type(world.text).__name__,
+        )
+    return world.text
 
 
 def clip_losses(

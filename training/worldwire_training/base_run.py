@@ -15,7 +15,8 @@ import torch
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model.text import TinyTextEncoder
 from worldwire_runtime.model.vae import VAE
-from worldwire_training.base_config import BaseConfig
+from worldwire_training.base_config import BaseConfig, DataConfig, RunConfig, ValidationConfig
+from worldwire_training.base_model import text_config
 from worldwire_training.base_training import BaseTrainer
 from worldwire_training.bulk_episodes import BulkEpisodes
 from worldwire_training.common import Ranks
@@ -40,14 +41,10 @@ def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
     began = time.monotonic()
     ranks = Ranks.join(config.device)
     try:
-        vae = load_vae(Path(config.data.vae), ranks.device, _number_format(config))
-        if ranks.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-            torch.backends.cudnn.benchmark = True
-            speed_up(vae, compile_norms=config.compile != "none")
+        vae = open_vae(Path(config.data.vae), config, ranks)
         world = world_config(config.world, vae.config, prompt_vocabulary())
-        store = _training_store(config, world, vae, ranks)
-        validator = _validator(config, world, vae) if ranks.is_main else None
+        store = training_store(config.data, world, vae, ranks)
+        validator = make_validator(config.data, config.validation, world, vae) if ranks.is_main else None
         start = load_base(Path(config.init_from), world) if config.init_from else None
         trainer = BaseTrainer(config, world, store, ranks, validator=validator, start=start)
         figures = trainer.fit(resume, began)
@@ -60,35 +57,44 @@ def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
         ranks.leave()
 
 
-def _training_store(config: BaseConfig, world: WorldConfig, vae: VAE, ranks: Ranks) -> LatentStore:
+def training_store(data: DataConfig, world: WorldConfig, vae: VAE, ranks: Ranks) -> LatentStore:
     """This rank's share of the training episodes."""
-    source = BulkEpisodes.open(Path(config.data.episodes))
-    count = min(len(source), config.data.most_episodes or len(source))
+    source = BulkEpisodes.open(Path(data.episodes))
+    count = min(len(source), data.most_episodes or len(source))
     mine = range(ranks.rank, count, ranks.world_size)
-    return _encode(source, mine, config, world, vae)
+    return _encode(source, mine, data, world, vae)
 
 
-def _validator(config: BaseConfig, world: WorldConfig, vae: VAE) -> Validator:
+def make_validator(data: DataConfig, config: ValidationConfig, world: WorldConfig, vae: VAE) -> Validator:
     """The held-out episodes, and the frames of the first few."""
-    source = BulkEpisodes.open(Path(config.data.held_out))
-    store = _encode(source, range(len(source)), config, world, vae)
-    scenes = range(min(config.validation.scenes, len(source)))
-    truth = np.stack([source.frames[scene][: frames_needed(config.validation)] for scene in scenes])
-    return Validator(config.validation, world, store, truth, vae)
+    source = BulkEpisodes.open(Path(data.held_out))
+    store = _encode(source, range(len(source)), data, world, vae)
+    scenes = range(min(config.scenes, len(source)))
+    truth = np.stack([source.frames[scene][: frames_needed(config)] for scene in scenes])
+    return Validator(config, world, store, truth, vae)
+
+
+def open_vae(folder: Path, config: RunConfig, ranks: Ranks) -> VAE:
+    """A trained VAE in the run's number format, made fast where there is a GPU."""
+    vae = load_vae(folder, ranks.device, torch.bfloat16 if config.mixed_precision else torch.float32)
+    if ranks.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+        speed_up(vae, compile_norms=config.compile != "none")
+    return vae
 
 
 def _encode(
-    source: BulkEpisodes, episodes: range, config: BaseConfig, world: WorldConfig, vae: VAE
+    source: BulkEpisodes, episodes: range, data: DataConfig, world: WorldConfig, vae: VAE
 ) -> LatentStore:
     """The latents of these episodes, from the cache if they are there."""
-    data = config.data
     kept = None
     if data.latents_cache:
         kept = Path(data.latents_cache) / cache_name(source, episodes, world, vae)
         if kept.is_file():
             log.info("the latents of %d episodes are read from %s", len(episodes), kept)
             return LatentStore.load(kept, next(vae.parameters()).device)
-    words = TinyTextEncoder(world.text)
+    words = TinyTextEncoder(text_config(world))
     store = encode_episodes(
         source, episodes, vae, tokenize=words.tokenize, world=world, batch=data.encode_batch
     )
@@ -103,7 +109,7 @@ def cache_name(source: BulkEpisodes, episodes: Sequence[int], world: WorldConfig
         "episodes": [source.listed[index] for index in episodes],
         "frames": source.frames.shape[1:],
         "camera": [world.height, world.width, world.horizontal_fov_deg, world.memory_far_m],
-        "words": [world.text.vocabulary, world.text.text_len],
+        "words": [text_config(world).vocabulary, text_config(world).text_len],
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name, tensor in vae.state_dict().items():
@@ -111,7 +117,3 @@ def cache_name(source: BulkEpisodes, episodes: Sequence[int], world: WorldConfig
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     digest.update(repr((vae.config.latent_mean, vae.config.latent_std)).encode())
     return f"latents-{digest.hexdigest()[:CACHE_NAME_LENGTH]}.pt"
-
-
-def _number_format(config: BaseConfig) -> torch.dtype:
-    return torch.bfloat16 if config.mixed_precision else torch.float32

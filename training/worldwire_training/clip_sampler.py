@@ -118,6 +118,7 @@ class ClipBatch:
     plucker: Tensor
     keyboard: Tensor
     mouse: Tensor
+    started: Tensor  # [B, 4 * (W + 2)] bool: frames of the session, not from before it
     prompt_tokens: Tensor  # [B, T] int64
     told: Told
     window_time_start: int
@@ -133,6 +134,14 @@ class ClipBatch:
             memory_times=torch.arange(self.shape.memory, device=device),
             window_times=torch.arange(self.shape.window, device=device) + self.window_time_start,
             pose_known=self.told.pose,
+        )
+
+    def null_actions(self) -> ClipBatch:
+        """The same clips with unknown actions (zeros before a session began stay)."""
+        keyboard, mouse = null_keyboard(self.keyboard), null_mouse(self.mouse)
+        started = self.started[:, :, None]
+        return replace(
+            self, keyboard=torch.where(started, keyboard, 0.0), mouse=torch.where(started, mouse, 0.0)
         )
 
 
@@ -197,7 +206,9 @@ class ClipSampler:
         episode = places.episode[:, None]
         window = places.start[:, None] + torch.arange(shape.window, device=episode.device)
         chosen = torch.cat([self._recall(shape, places, generator), window], dim=1)
-        keyboard, mouse = self._actions(shape, places, told.keys)
+        frame = action_frames(places.start, shape.window)
+        started = frame > FRAMES_PER_LATENT * places.origin[:, None]
+        keyboard, mouse = self._actions(places.episode, frame, started, told.keys)
         anchor = window[:, max(shape.past - 1, 0)]
         return ClipBatch(
             shape=shape,
@@ -205,6 +216,7 @@ class ClipSampler:
             plucker=self._plucker(self.store.c2w[episode, chosen], self.store.c2w[places.episode, anchor]),
             keyboard=keyboard,
             mouse=mouse,
+            started=started,
             prompt_tokens=self.store.prompt_tokens[places.episode],
             told=told,
             window_time_start=self.world.window_time_start,
@@ -262,14 +274,15 @@ class ClipSampler:
         world = self.world
         return anchor_plucker(cameras, anchor, world.intrinsics, world.latent_hw, world.dit.rays_per_cell)
 
-    def _actions(self, shape: Shape, places: Places, known: Tensor) -> tuple[Tensor, Tensor]:
+    def _actions(
+        self, episode: Tensor, frame: Tensor, started: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Padded keyboard and mouse of the window; nothing was pressed up to the session's first frame."""
-        frame = action_frames(places.start, shape.window)
-        started = (frame > FRAMES_PER_LATENT * places.origin[:, None])[:, :, None]
 
         def told(actions: Tensor, null: Callable[[Tensor], Tensor]) -> Tensor:
-            real = actions[places.episode[:, None], frame.clamp_min(0)]
-            return torch.where(started, torch.where(known[:, None, None], real, null(real)), 0.0)
+            real = actions[episode[:, None], frame.clamp_min(0)]
+            shown = torch.where(known[:, None, None], real, null(real))
+            return torch.where(started[:, :, None], shown, 0.0)
 
         return told(self.store.keyboard, null_keyboard), told(self.store.mouse, null_mouse)
 

@@ -17,7 +17,7 @@ from worldwire_runtime.model.checkpoint import load_module, save_compact
 from worldwire_runtime.model.text import vocabulary_of
 from worldwire_runtime.model.vae import VAE, VAEConfig
 from worldwire_runtime.world import CONFIG_FILE, DIT_FILE, TEXT_FILE, VAE_FILE
-from worldwire_training.base_model import BaseModel
+from worldwire_training.base_model import BaseModel, text_config
 from worldwire_training.vae_training import CONFIG as VAE_CONFIG_FILE
 from worldwire_training.vae_training import WEIGHTS as VAE_WEIGHTS_FILE
 
@@ -72,12 +72,13 @@ def load_base(folder: Path, world: WorldConfig) -> BaseModel:
     parts: tuple[tuple[nn.Module, str], ...] = ((model.dit, DIT_FILE), (model.text, TEXT_FILE))
     for part, name in parts:
         load_module(part, folder / name, dtype=torch.float32)
-    known = WorldConfig.from_file(folder / CONFIG_FILE).text.vocabulary
-    if known != world.text.vocabulary:
+    known = text_config(WorldConfig.from_file(folder / CONFIG_FILE)).vocabulary
+    words = text_config(world).vocabulary
+    if known != words:
         raise CheckpointError(
             f"{folder} knows other words than this run",
-            expected=f"{len(world.text.vocabulary)} words",
-            got=f"{len(known)} words, {len(set(known) ^ set(world.text.vocabulary))} on one side only",
+            expected=f"{len(words)} words",
+            got=f"{len(known)} words, {len(set(known) ^ set(words))} on one side only",
             remedy="begin without init_from",
         )
     return model

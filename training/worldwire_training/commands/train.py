@@ -1,7 +1,8 @@
-"""`worldwire train vae|base`: train a world's networks.
+"""`worldwire train vae|base|distill`: train a world's networks.
 
 worldwire train vae --config .../configs/vae_tiny.toml --data FRAMES --output runs/vae
 worldwire train base --config .../configs/base_tiny.toml --set minutes=20
+worldwire train distill --config .../configs/distill_tiny.toml --set teacher=runs/base/world
 torchrun --nproc-per-node 2 -m worldwire_training.commands.train base --config ... --resume
 """
 
@@ -9,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from worldwire.cli import Command
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the two networks and their options."""
-    networks = parser.add_subparsers(title="networks", metavar="vae|base", required=True, dest="network")
+    """Adds the networks and their options."""
+    networks = parser.add_subparsers(title="networks", metavar="NETWORK", required=True, dest="network")
     vae = networks.add_parser("vae", help="the video VAE")
     _add_common(vae)
     vae.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of *frames*.npy")
@@ -26,11 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--held-out", type=int, default=32, metavar="N", help="episodes at the end of the last file"
     )
     _add_common(networks.add_parser("base", help="the diffusion transformer and the text encoder"))
+    _add_common(networks.add_parser("distill", help="the transformer for few steps, from a trained one"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains until the configuration's budget is spent."""
-    return _train_vae(args) if args.network == "vae" else _train_base(args)
+    return NETWORKS[args.network](args)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +75,21 @@ def _train_base(args: argparse.Namespace) -> int:
     train_base(read_config(args.config, BaseConfig, args.set), args.resume)
     return 0
 
+
+def _distil(args: argparse.Namespace) -> int:
+    from worldwire_training.base_config import read_config
+    from worldwire_training.distill_config import DistillConfig
+    from worldwire_training.distill_run import distil
+
+    distil(read_config(args.config, DistillConfig, args.set), args.resume)
+    return 0
+
+
+NETWORKS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "vae": _train_vae,
+    "base": _train_base,
+    "distill": _distil,
+}
 
 command = Command("train the VAE or the diffusion transformer of a world", configure, run)
 

@@ -103,6 +103,13 @@ class Renderer:
                 pictures[start:stop] = self._read(stop - start)
         return pictures
 
+    def camera_uniforms(self, poses: Array) -> tuple[Array, Array, Array]:
+        """Clip matrices [n, 4, 4], eyes [n, 3] and ray matrices [n, 3, 3] of the sky, in scene coordinates.
+
+        A subclass may have another camera's mathematics (`examples/engine_axes.py` has those of six engines).
+        """
+        return _camera_uniforms(self.intrinsics, poses)
+
     def close(self) -> None:
         """Gives the context back; the renderer is of no use after that."""
         with self._context:
@@ -277,7 +284,7 @@ class Renderer:
 
     def _draw_batch(self, card: _SceneOnCard, poses: Array, avatar: NDArray[Any] | None) -> None:
         context = self._context
-        matrices, eyes, rays = (_rows(part) for part in _camera_uniforms(self.intrinsics, poses))
+        matrices, eyes, rays = (_rows(part) for part in self.camera_uniforms(poses))
         stands = None if avatar is None else _rows(np.asarray(avatar))
         context.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
         context.depth_func = "<="

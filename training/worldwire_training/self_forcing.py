@@ -1,0 +1,65 @@
+"""Multi-segment rollouts with a gradient (paper 3.3; Self-Forcing, Huang et al. 2025).
+
+A student walks on for some segments as a session does: the tail of its last segment is its past, and what it
+made itself is among the memory. Only the last segment is trained, and of its sampling steps only one: the
+data estimate of a step drawn at random is the student's sample, and no gradient goes further back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from worldwire_runtime.denoiser import Denoiser
+from worldwire_runtime.model.sampler import Schedule, flow_schedule
+from worldwire_training.base_model import BaseModel
+from worldwire_training.clip_sampler import ClipBatch, Shape
+from worldwire_training.losses import estimate_data
+from worldwire_training.segments import Walks, walk_on
+
+
+def last_segment(
+    student: BaseModel,
+    walks: Walks,
+    shape: Shape,
+    segments: int,
+    *,
+    steps: int,
+    shift: float,
+    exit_step: int,
+    generator: torch.Generator,
+) -> tuple[ClipBatch, Tensor]:
+    """The last of `segments` segments: its clip (own context, true new latents), and the student's sample.
+
+    The sample [B, C, n, h, w], float32, is the data estimate of step `exit_step` (0 ... steps - 1); its
+    gradient, where gradients are on, is that of this one evaluation.
+    """
+    walk_on(student, walks, shape, segments - 1, steps=steps, shift=shift, generator=generator)
+    batch = walks.clip(shape, segments - 1, generator)
+    return batch, sample_until(student, batch, flow_schedule(steps, shift), exit_step, generator)
+
+
+def sample_until(
+    student: BaseModel, batch: ClipBatch, schedule: Schedule, exit_step: int, generator: torch.Generator
+) -> Tensor:
+    """The data estimate [B, C, n, h, w] at step `exit_step` of the sampler, whose earlier steps are fixed."""
+    context, replaced = batch.latents.tensor_split([batch.shape.context], dim=2)
+    x = torch.randn(replaced.shape, generator=generator, device=replaced.device)
+    if exit_step:
+        x = _first_steps(student, batch, x, schedule, exit_step)
+    sigma = torch.full((len(x),), schedule.sigmas[exit_step], device=x.device)
+    velocity = student(batch, context, x.to(batch.latents.dtype), sigma)
+    return estimate_data(x, velocity.float(), sigma)
+
+
+@torch.no_grad()
+def _first_steps(
+    student: BaseModel, batch: ClipBatch, noise: Tensor, schedule: Schedule, count: int
+) -> Tensor:
+    """Where the sampler's first `count` steps lead, computed as sessions do."""
+    context = batch.latents[:, :, : batch.shape.context]
+    velocity = Denoiser(student.dit, 1.0).velocity(student.conditions(batch), context)
+    x, levels = noise, schedule.sigmas
+    for step in range(count):
+        x = x + (levels[step + 1] - levels[step]) * velocity(x, schedule.timesteps[step])
+    return x
