@@ -6,6 +6,8 @@ is the exact ratio; `exact_overlap` is that ratio, by clipping one frustum with 
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -64,13 +66,14 @@ def overlap(
     query_c2w: [Q, 4, 4], candidate_c2w: [K, 4, 4]; points_camera: [N, 3] of `sample_frustum`. The standard
     error stays below 0.5 / sqrt(N) for any pair, the bound of independent points; the lattice brings it from
     0.031 down to 0.02 at worst and 0.008 on average at 256 points. Candidates are taken in chunks, so 20,000
-    of them need little more memory than a few hundred.
+    of them need little more memory than a few hundred; a GPU counts all at once, in a kernel of its own.
     """
     origin = query_c2w[0, :3, 3].double()
     queries = _centred(query_c2w, origin).permute(1, 0, 2).reshape(4, -1)
     cameras = _image_rows(_centred(candidate_c2w, origin), intrinsics)
     points = torch.nn.functional.pad(points_camera.float(), (0, 1), value=1.0).T.contiguous()
-    chunk = max(1, _CHUNK_TESTS // (len(query_c2w) * points.shape[1]))
+    at_once = len(candidate_c2w) if _has_kernel(points) else 1
+    chunk = max(at_once, _CHUNK_TESTS // (len(query_c2w) * points.shape[1]))
     with torch.autocast(points.device.type, enabled=False):
         shares = [
             _share_inside((rows.flatten(0, 1) @ queries).view(3, -1, 4), points, near_m, far_m)
@@ -124,8 +127,16 @@ def _image_rows(c2w: Tensor, intrinsics: Intrinsics) -> Tensor:
     return compose(_to_image(intrinsics, c2w.device), invert(c2w)[:, :3]).transpose(0, 1)
 
 
+def _has_kernel(tensor: Tensor) -> bool:
+    return tensor.is_cuda and find_spec("triton") is not None
+
+
 def _share_inside(rows: Tensor, points: Tensor, near_m: float, far_m: float) -> Tensor:
     """Share [P] of homogeneous `points` [4, N] inside the image after `rows` [3, P, 4]."""
+    if _has_kernel(rows):
+        from worldwire_runtime.kernels.frustum import share_inside
+
+        return share_inside(rows, points, near_m, far_m)
     x, y, z = (rows.reshape(-1, 4) @ points).view(3, rows.shape[1], points.shape[1]).unbind(0)
     nearest = torch.maximum(x.abs_(), y.abs_()).clamp_(min=near_m)
     inside = (nearest <= z).logical_and_(z <= far_m)
