@@ -12,16 +12,26 @@ from fake_world import FakeWorld
 from worldwire.protocol import VERSION, Hello, Limits, decode, encode
 from worldwire.schema import Message
 from worldwire_runtime.server import Server
+from worldwire_runtime.server.worker import ServedWorld
 
 LOOPBACK = "tcp://127.0.0.1:0"
 
 
 @contextmanager
-def serving(world: FakeWorld | None = None, plan: str | None = None, **limits) -> Iterator[Server]:
+def serving(
+    world: ServedWorld | None = None, plan: str | None = None, rate: float = 0.0, **limits
+) -> Iterator[Server]:
     """A server that is ready; it is stopped and joined at the end, and must not have failed."""
+    server = Server(lambda: world or FakeWorld(), LOOPBACK, limits=Limits(**limits), plan=plan, rate=rate)
+    with running(server):
+        yield server
+
+
+@contextmanager
+def running(server: Server) -> Iterator[None]:
+    """Runs a server in a thread; it is ready inside."""
     ready = threading.Event()
     failure: list[BaseException] = []
-    server = Server(lambda: world or FakeWorld(), LOOPBACK, limits=Limits(**limits), plan=plan)
 
     def run() -> None:
         try:
@@ -33,7 +43,7 @@ def serving(world: FakeWorld | None = None, plan: str | None = None, **limits) -
     thread.start()
     try:
         assert ready.wait(5)
-        yield server
+        yield
     finally:
         server.stop()
         thread.join(15)

@@ -56,7 +56,7 @@ from worldwire_runtime.server.outbox import Outbox
 from worldwire_runtime.server.pixels import PictureEncoder, choose_format, formats_for
 from worldwire_runtime.server.router import Router
 from worldwire_runtime.server.security import KeyPair
-from worldwire_runtime.server.sessions import Sessions, Slot
+from worldwire_runtime.server.sessions import NO_CLIENT, Sessions, Slot
 from worldwire_runtime.server.worker import Event, Failed, Finished, ServedWorld, Worker
 
 log = logging.getLogger(__name__)
@@ -439,11 +439,12 @@ class Server:
         if fatal:
             slot.closing = True
 
-    def _on_unencoded(self, slot: Slot, error: Exception) -> None:
-        """A picture could not be encoded: the session ends."""
+    def _on_unencoded(self, slot: Slot, request: int | None, error: Exception) -> None:
+        """A picture could not be encoded: the session ends, and its client hears no more of it."""
         log.error("a picture of session %d could not be encoded; it is closed", slot.id, exc_info=error)
-        self._send(slot.client, replies.refusal(replies.typed(error), slot, None, fatal=True))
-        slot.closing = True
+        answer = ErrorMessage.of(replies.typed(error), request=request, session=slot.id, fatal=True)
+        self._send(slot.client, answer)
+        slot.client, slot.closing = NO_CLIENT, True
 
     # ------------------------------------------------------------------ messages out, and the end
 

@@ -23,6 +23,7 @@ from worldwire_runtime.server.sessions import Slot
 STOP_S: Final = 2.0
 
 Send = Callable[[bytes, Message, Any], None]
+Failed = Callable[[Slot, int | None, Exception], None]
 
 
 @dataclass
@@ -41,10 +42,12 @@ class Outbox:
     """Sends what sessions have to say; `send` and `failed` are called in the thread that calls our methods.
 
     wake: called in the encoder's thread when `flush` has something to do.
-    failed: a picture could not be encoded.
+    failed: a picture, of a request or of live play, could not be encoded.
     """
 
-    def __init__(self, send: Send, failed: Callable[[Slot, Exception], None], wake: Callable[[], None]):
+    def __init__(
+        self, send: Send, failed: Callable[[Slot, int | None, Exception], None], wake: Callable[[], None]
+    ):
         self._send, self._failed, self._wake = send, failed, wake
         self._waiting: queue.SimpleQueue[Parcel | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[Parcel] = queue.SimpleQueue()
@@ -93,14 +96,14 @@ class Outbox:
         slot, content = parcel.slot, parcel.content
         if slot.client != parcel.client or (slot.closing and isinstance(content, Shot)):
             return  # its client went away in the meantime, or the session failed
-        if parcel.failure is not None:
-            self._failed(slot, parcel.failure)
-        elif isinstance(content, Shot):
+        if not isinstance(content, Shot):
+            self._send(parcel.client, content, parcel.payload)
+        elif parcel.failure is not None:
+            self._failed(slot, content.request, parcel.failure)
+        else:
             data, key = parcel.payload
             header = replies.frame(slot, content, key, parcel.encode_ms)
             self._send(parcel.client, header, data)
-        else:
-            self._send(parcel.client, content, parcel.payload)
 
     def _run(self) -> None:
         while (parcel := self._waiting.get()) is not None:

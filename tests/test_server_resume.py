@@ -1,0 +1,202 @@
+"""A lost connection keeps its sessions for a while: taken over by token, in time, by nobody else."""
+
+import time
+
+import pytest
+from fake_world import FakeWorld
+from server_fixture import RawPeer, serving
+from test_server import open_raw
+
+from worldwire.protocol import (
+    VERSION,
+    Bye,
+    Control,
+    Done,
+    ErrorMessage,
+    FrameMessage,
+    Hello,
+    Input,
+    Open,
+    Opened,
+    Start,
+    Status,
+    StatusReport,
+    Step,
+    Welcome,
+)
+
+
+def controls(count: int) -> tuple[Control, ...]:
+    return tuple(Control() for _ in range(count))
+
+
+def hello(peer: RawPeer, token: str | None) -> Welcome:
+    peer.send(Hello(request=900, version=VERSION, client="raw", resume=token))
+    while not isinstance(answer := peer.receive(), Welcome):
+        assert answer is not None
+    return answer
+
+
+def lose(peer: RawPeer) -> str:
+    """Cuts the connection without a goodbye; the token of its sessions."""
+    peer.close()
+    return peer.welcome.token
+
+
+def sessions_of(server, within_s: float = 3.0, want: int = 0) -> int:
+    """How many sessions are open, as soon as it is `want`."""
+    deadline = time.monotonic() + within_s
+    with RawPeer(server.endpoint) as peer:
+        while True:
+            peer.send(Status(request=5))
+            report = peer.receive()
+            assert isinstance(report, StatusReport)
+            if report.sessions == want or time.monotonic() > deadline:
+                return report.sessions
+            time.sleep(0.02)
+
+
+def test_a_lost_client_takes_its_session_over_and_goes_on():
+    with serving() as server:
+        first = RawPeer(server.endpoint)
+        session = open_raw(first)
+        first.send(Input(session=session, seq=7, keys=("forward",)))
+        first.send(Step(request=20, session=session, inputs=controls(8)))
+        last = first.receive_all()[-2]
+        assert isinstance(last, FrameMessage)
+        with RawPeer(server.endpoint, greet=False) as second:
+            welcome = hello(second, lose(first))
+            (resumed,) = welcome.resumed
+            assert (resumed.session, resumed.epoch, resumed.seq, resumed.format) == (session, 1, 7, "rgb")
+            assert welcome.token not in ("", first.welcome.token)
+            second.send(Step(request=21, session=session, inputs=controls(resumed.frames_per_step)))
+            assert second.receive().index == last.index + 1
+
+
+def test_a_resumed_session_is_ready_and_not_live():
+    with serving(FakeWorld(step_s=0.02), liveness_s=0.5) as server:
+        first = RawPeer(server.endpoint)
+        session = open_raw(first, window=12)
+        token = lose(first)
+        time.sleep(0.3)  # frames come until the server notices
+        with RawPeer(server.endpoint, greet=False) as second:
+            assert [resumed.session for resumed in hello(second, token).resumed] == [session]
+            assert second.receive_all(0.2) == []
+            second.send(Start(request=30, session=session, window=4))
+            assert isinstance(second.receive(), Done)
+            frames = second.receive_all(0.2)
+            assert frames
+            assert all(isinstance(frame, FrameMessage) and frame.request is None for frame in frames)
+
+
+def test_the_older_connection_gets_a_goodbye_and_nothing_else_works_there():
+    with serving() as server, RawPeer(server.endpoint) as first:
+        session = open_raw(first)
+        with RawPeer(server.endpoint, greet=False) as second:
+            assert len(hello(second, first.welcome.token).resumed) == 1
+            assert isinstance(first.receive(), Bye)
+            first.send(Start(request=40, session=session, window=4))
+            assert first.receive().code == "bad_state"
+            third = hello(second, first.welcome.token)  # the answer might have been lost: said again
+            assert [resumed.session for resumed in third.resumed] == [session]
+
+
+def test_a_wrong_token_is_a_normal_welcome():
+    with serving() as server, RawPeer(server.endpoint) as first:
+        open_raw(first)
+        with RawPeer(server.endpoint, greet=False) as second:
+            for token in ("0" * 32, "", "x"):
+                assert hello(second, token).resumed == ()
+
+
+def test_a_goodbye_ends_the_sessions_for_good():
+    world = FakeWorld()
+    with serving(world) as server:
+        first = RawPeer(server.endpoint)
+        open_raw(first)
+        first.send(Bye())
+        assert sessions_of(server) == 0
+        with RawPeer(server.endpoint, greet=False) as second:
+            assert hello(second, lose(first)).resumed == ()
+
+
+def test_nobody_waits_longer_than_the_limit():
+    world = FakeWorld()
+    with serving(world, liveness_s=0.3, resume_s=0.5) as server:
+        first = RawPeer(server.endpoint)
+        open_raw(first)
+        token = lose(first)
+        assert sessions_of(server) == 0
+        with RawPeer(server.endpoint, greet=False) as second:
+            assert hello(second, token).resumed == ()
+        assert world.open_sessions == 0
+
+
+def test_the_oldest_orphan_makes_place():
+    world = FakeWorld()
+    with serving(world, sessions=2, liveness_s=0.4, resume_s=60) as server:
+        tokens = []
+        for _ in range(2):
+            peer = RawPeer(server.endpoint)
+            open_raw(peer)
+            time.sleep(0.05)
+            tokens.append(lose(peer))
+        time.sleep(1.5)  # both are silent for too long now
+        with RawPeer(server.endpoint) as guest:
+            guest.send(Open(request=50))
+            assert isinstance(guest.receive(), Opened)
+        with RawPeer(server.endpoint, greet=False) as peer:
+            assert len(hello(peer, tokens[1]).resumed) == 1
+            assert len(hello(peer, tokens[0]).resumed) == 0
+        assert world.open_sessions <= 2
+
+
+def test_answers_to_a_lost_client_reach_nobody():
+    with serving(FakeWorld(step_s=0.4)) as server:
+        first = RawPeer(server.endpoint)
+        session = open_raw(first)
+        first.send(Step(request=60, session=session, inputs=controls(8)))
+        time.sleep(0.1)
+        with RawPeer(server.endpoint, greet=False) as second:
+            assert len(hello(second, first.welcome.token).resumed) == 1
+            assert second.receive_all(0.6) == []
+            second.send(Step(request=61, session=session, inputs=controls(8)))
+            frames = [message for message in second.receive_all(0.6) if isinstance(message, FrameMessage)]
+            assert [frame.request for frame in frames] == [61] * 8
+        first.close()
+
+
+def test_a_session_that_was_being_opened_ends_with_its_client():
+    world = SlowWorld()
+    with serving(world) as server:
+        first = RawPeer(server.endpoint)
+        first.send(Open(request=70))
+        time.sleep(0.1)
+        with RawPeer(server.endpoint, greet=False) as second:
+            assert hello(second, first.welcome.token).resumed == ()
+            assert sessions_of(server) == 0
+        first.close()
+        time.sleep(0.6)  # it is made, then closed
+        assert world.open_sessions == 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_status_tells_whether_there_is_room(full):
+    with serving(sessions=1) as server, RawPeer(server.endpoint) as peer:
+        if full:
+            open_raw(peer)
+        peer.send(Status(request=80))
+        report = peer.receive()
+        assert isinstance(report, StatusReport)
+        assert (report.state, report.queue) == ("busy" if full else "ready", 0)
+        peer.send(Open(request=81))
+        answer = peer.receive()
+        assert isinstance(answer, ErrorMessage if full else Opened)
+
+
+class SlowWorld(FakeWorld):
+    """Takes a while to make a session."""
+
+    def session(self, plan=None):
+        time.sleep(0.3)
+        return super().session(plan)
