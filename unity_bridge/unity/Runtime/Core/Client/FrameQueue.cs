@@ -1,0 +1,165 @@
+using System.Collections.Generic;
+using System.Threading;
+
+namespace Worldwire
+{
+    /// <summary>
+    /// The frames of a session that came and were not taken yet: a jitter buffer of a fixed number of places. When
+    /// it is full the oldest frame gives way, so it never grows and never blocks the connection. One thread puts
+    /// in, another takes out.
+    /// </summary>
+    public sealed class FrameQueue
+    {
+        private readonly object _gate;
+        private readonly Queue<WorldFrame> _waiting;
+        private readonly Stack<WorldFrame> _free;
+        private WorldFrame _taken;
+        private int _capacity;
+        private int _owed;
+
+        /// <param name="gate">Pulsed whenever a frame comes.</param>
+        /// <param name="capacity">Frames that may wait.</param>
+        internal FrameQueue(object gate, int capacity)
+        {
+            _gate = gate;
+            _waiting = new Queue<WorldFrame>(capacity);
+            _free = new Stack<WorldFrame>(capacity + 2);
+            Grow(capacity);
+        }
+
+        /// <summary>Frames of an older epoch are from before a reset: they are thrown away.</summary>
+        public long Epoch { get; private set; }
+
+        /// <summary>How many frames wait.</summary>
+        public int Count
+        {
+            get
+            {
+                lock (_gate) return _waiting.Count;
+            }
+        }
+
+        /// <summary>Frames that were thrown away on this side because newer ones came.</summary>
+        public long Skipped { get; private set; }
+
+        /// <summary>Frames that the server left out.</summary>
+        public long Dropped { get; private set; }
+
+        /// <summary>Frames that came.</summary>
+        public long Received { get; private set; }
+
+        /// <summary>
+        /// The next frame, or with `skip` the one so many places behind it; null if there is none. What was taken
+        /// before is used again.
+        /// </summary>
+        internal WorldFrame Take(int skip)
+        {
+            lock (_gate)
+            {
+                if (_waiting.Count <= skip) return null;
+                for (; skip > 0; skip--)
+                {
+                    Recycle(_waiting.Dequeue());
+                    Skipped++;
+                }
+                if (_taken != null) _free.Push(_taken);
+                _taken = _waiting.Dequeue();
+                if (_taken.IsLive) _owed++;
+                return _taken;
+            }
+        }
+
+        /// <summary>The credit to give back for frames that left the queue since the last call.</summary>
+        internal int TakeCredit()
+        {
+            lock (_gate)
+            {
+                int owed = _owed;
+                _owed = 0;
+                return owed;
+            }
+        }
+
+        /// <summary>Makes room for at least so many waiting frames.</summary>
+        internal void Grow(int capacity)
+        {
+            lock (_gate)
+            {
+                int places = capacity - _capacity + (_capacity == 0 ? 2 : 0);
+                for (; places > 0; places--) _free.Push(new WorldFrame());
+                if (capacity > _capacity) _capacity = capacity;
+            }
+        }
+
+        /// <summary>A new epoch: what waits is of the past, and the server's credit is whole again.</summary>
+        internal void Advance(long epoch)
+        {
+            lock (_gate)
+            {
+                if (epoch <= Epoch) return;
+                Epoch = epoch;
+                Clear();
+            }
+        }
+
+        /// <summary>Forgets what waits, and the credit for it.</summary>
+        internal void Clear()
+        {
+            lock (_gate)
+            {
+                while (_waiting.Count > 0) _free.Push(_waiting.Dequeue());
+                _owed = 0;
+            }
+        }
+
+        /// <summary>A frame to fill for a payload of this length; null if it is of an older epoch.</summary>
+        internal WorldFrame Acquire(FrameMessage info, long length)
+        {
+            lock (_gate)
+            {
+                Advance(info.Epoch);
+                if (info.Epoch < Epoch) return null;
+                if (_free.Count == 0)
+                {
+                    Recycle(_waiting.Dequeue());
+                    Skipped++;
+                }
+                WorldFrame frame = _free.Pop();
+                if (frame.Pixels.Length != length && !Fits(frame, info, length)) frame.Pixels = new byte[length];
+                return frame;
+            }
+        }
+
+        internal void Publish(WorldFrame frame)
+        {
+            lock (_gate)
+            {
+                if (frame.Info.Epoch < Epoch)
+                {
+                    _free.Push(frame);
+                    return;
+                }
+                Received++;
+                Dropped += frame.Info.Dropped;
+                _waiting.Enqueue(frame);
+                Monitor.PulseAll(_gate);
+            }
+        }
+
+        /// <summary>Gives back what Acquire gave, unused.</summary>
+        internal void Release(WorldFrame frame)
+        {
+            lock (_gate) _free.Push(frame);
+        }
+
+        private void Recycle(WorldFrame frame)
+        {
+            if (frame.IsLive) _owed++;
+            _free.Push(frame);
+        }
+
+        /// <summary>Compressed pictures differ in length: a larger buffer serves too. Raw ones match exactly.</summary>
+        private static bool Fits(WorldFrame frame, FrameMessage info, long length) =>
+            FrameFormat.BytesPerPixel(info.Format) == 0 && frame.Pixels.Length >= length;
+    }
+}
