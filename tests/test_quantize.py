@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,13 +14,19 @@ from worldwire.errors import CheckpointError, ConfigError
 from worldwire_runtime.kernels.linear import exact_linear, linear
 from worldwire_runtime.kernels.rows import FORMATS, INT8, Rows, quantise_rows
 from worldwire_runtime.model.checkpoint import save_compact, save_state
-from worldwire_runtime.model.dit import DiT
+from worldwire_runtime.model.dit import ClipConditions, DiT
+from worldwire_runtime.quantize.attention import use_8bit_attention, use_plain_attention
 from worldwire_runtime.quantize.config import Quantization, quantization_of
 from worldwire_runtime.quantize.files import load_quantised, save_quantised
 from worldwire_runtime.quantize.layers import groups, layer_names, quantise
 from worldwire_runtime.quantize.linear import QuantLinear
 
 KINDS = list(FORMATS.values())
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time():
+    torch.manual_seed(0)
 
 
 def relative(got, wanted):
@@ -150,12 +157,11 @@ def on_meta() -> DiT:
 
 
 def test_gains_are_stored_and_loaded(tmp_path):
-    plain = network()
+    plain, loaded, smooth = network(), on_meta(), Quantization("int8", "all", smooth=True)
     name = "blocks.1.ffn.0"
     gain = torch.rand(plain.get_submodule(name).in_features) + 0.5
-    quantise(plain, Quantization("int8", "all", smooth=True), {name: gain})
+    quantise(plain, smooth, {name: gain})
     save_quantised(plain, tmp_path / "q.safetensors")
-    loaded = on_meta()
     load_quantised(loaded, tmp_path / "q.safetensors", smooth, torch.float32)
     assert torch.equal(loaded.get_submodule(name).input_gain, gain)
     assert loaded.get_submodule("blocks.0.ffn.0").input_gain is None
@@ -180,3 +186,28 @@ def test_precision_names():
         quantization_of("fp8", stored)
     with pytest.raises(ConfigError, match="unknown layers"):
         Quantization("int8", "most")
+
+
+@pytest.mark.parametrize("mode", ["joint", "cached"])
+def test_8_bit_attention_in_a_network_keeps_its_velocities(mode):
+    torch.manual_seed(0)
+    dit = DiT(replace(random_config().dit, attention=mode)).eval().requires_grad_(False)
+    for parameter in dit.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    M, W, h, w = 2, 3, 2, 4
+    conditions = ClipConditions(
+        text=torch.randn(1, 8, 16),
+        plucker=torch.randn(1, M + W, 6, h, w),
+        keyboard=torch.randn(1, 4 * (W + 2), 6),
+        mouse=torch.randn(1, 4 * (W + 2), 2),
+        memory_times=torch.arange(M),
+        window_times=torch.arange(W) + 8,
+    )
+    latents, timestep = torch.randn(1, 4, M + W, h, w), torch.tensor([[0.0, 0.0, 0.0, 700.0, 700.0]])
+    prepared = dit.prepare(conditions)
+    wanted = dit(latents, timestep, prepared, context=3)
+    use_8bit_attention(dit)
+    got = dit(latents, timestep, prepared, context=3)
+    assert 0 < relative(got, wanted) < 0.05
+    use_plain_attention(dit)
+    assert torch.equal(dit(latents, timestep, prepared, context=3), wanted)

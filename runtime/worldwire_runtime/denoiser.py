@@ -27,6 +27,11 @@ class Denoiser:
         self._encode_context, self._denoise = fuse(dit.encode_context), fuse(dit.denoise)
         self._encode_alone, self._extend = fuse(dit.encode_alone), fuse(dit.extend)
 
+    @property
+    def dit(self) -> DiT:
+        """The network, for what looks into it or wraps it."""
+        return self._dit
+
     def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
         """New latents [n, C, h, w] float32 from noise of that shape.
 

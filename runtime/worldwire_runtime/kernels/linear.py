@@ -5,32 +5,30 @@ int8: integers are really multiplied, sums are int32. fp8: products of e4m3 numb
 
 | device | int8 | fp8 |
 |---|---|---|
-| CUDA with Triton | `gemm.int8_linear`, bias and GELU inside | `torch._scaled_mm`, scales inside |
+| CUDA with Triton | `kernels.gemm`, bias and GELU inside | `torch._scaled_mm`, scales inside |
 | CUDA without | `torch._int_mm` | the same |
 | CPU | `torch._int_mm` | float32 products of the 8-bit values |
 """
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldwire_runtime.kernels import native
 from worldwire_runtime.kernels.rows import Rows
 
 MIN_CUBLAS_ROWS = 17
 """The library's int8 product on CUDA refuses fewer rows."""
+COPY_BYTES = 16
+"""Hopper's copy engine takes rows that begin at multiples of this."""
 
 
 def linear(x: Rows, weight: Rows, bias: Tensor | None, dtype: torch.dtype, *, gelu: bool = False) -> Tensor:
     """y [M, N] in `dtype` = x [M, K] times weight [N, K] transposed, plus bias [N]; then GELU (tanh form)."""
-    if x.values.is_cuda and x.values.dtype == torch.int8 and has_triton():
-        from worldwire_runtime.kernels import gemm
-
-        return gemm.int8_linear(x.values, x.scale, weight.values, weight.scale, bias, dtype, gelu)
+    if x.values.is_cuda and x.values.dtype == torch.int8 and native.AVAILABLE and fits(weight.values, dtype):
+        return torch.ops.worldwire.linear_8bit(*x, *weight, bias, dtype, gelu)
     if x.values.is_cuda and x.values.dtype == torch.float8_e4m3fn:
         return _activated(_library_fp8(x, weight, bias), gelu).to(dtype)
     products = _integer_products(x, weight) if x.values.dtype == torch.int8 else _float_products(x, weight)
@@ -47,10 +45,10 @@ def exact_linear(x: Rows, weight: Rows, bias: Tensor | None, *, gelu: bool = Fal
     return _activated(y if bias is None else y + bias.double(), gelu)
 
 
-@cache
-def has_triton() -> bool:
-    """Whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
+def fits(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the Triton kernel can take these weights [N, K] and store results as `dtype`."""
+    outputs, inputs = weight.shape
+    return inputs % COPY_BYTES == 0 and outputs * dtype.itemsize % COPY_BYTES == 0
 
 
 def _integer_products(x: Rows, weight: Rows) -> Tensor:

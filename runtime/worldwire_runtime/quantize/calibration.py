@@ -18,11 +18,11 @@ ROWS_PER_CALL = 16
 """How many tokens of one call are kept; a few hundred calls make a sample."""
 # A walk with every motion that the data has: ahead, turning both ways, sideways, back, standing still.
 WALK = (
-    Inputs(keys={"forward"}),
-    Inputs(keys={"forward"}, yaw_deg=3.0),
-    Inputs(keys={"left"}, yaw_deg=-3.0),
+    Inputs(keys=frozenset({"forward"})),
+    Inputs(keys=frozenset({"forward"}), yaw_deg=3.0),
+    Inputs(keys=frozenset({"left"}), yaw_deg=-3.0),
     Inputs(yaw_deg=4.0, pitch_deg=0.5),
-    Inputs(keys={"back", "right"}),
+    Inputs(keys=frozenset({"back", "right"})),
     Inputs(),
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from worldwire_runtime.kernels import native
 from worldwire_runtime.kernels.linear import linear
 from worldwire_runtime.kernels.rows import EightBit, Rows, quantise_rows
 
@@ -27,6 +28,7 @@ class QuantLinear(nn.Module):
         self, inputs: int, outputs: int, kind: EightBit, *, bias: bool = True, smooth: bool = False
     ) -> None:
         super().__init__()
+        native.register()
         self.kind = kind
         self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=kind.dtype))
         self.register_buffer("weight_scale", torch.ones(outputs, 1))

@@ -74,6 +74,6 @@ def table(lines: list[LayerError], frames_db: float) -> str:
     ]
     mean = sum(line.relative_error for line in lines) / len(lines)
     rows.append(
-        f"{len(lines)} layers, mean {100 * mean:.3f} %; frames of a first step agree to {frames_db:.1f} dB"
+        f"{len(lines)} layers, mean {100 * mean:.3f} %; a first step's frames agree to {frames_db:.1f} dB"
     )
     return "\n".join(rows) + "\n"

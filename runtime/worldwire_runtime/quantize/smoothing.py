@@ -30,7 +30,7 @@ LEAST_IMPROVEMENT = 0.02
 def find_gains(
     dit: DiT, names: list[str], samples: Mapping[str, Samples], kind: EightBit
 ) -> dict[str, Tensor]:
-    """Gains [K] by layer, one for all layers that read the same tensor; layers that it does not help have none."""
+    """Gains [K] by layer, one for all that read the same tensor; layers that it does not help have none."""
     gains: dict[str, Tensor] = {}
     for group in groups(names):
         layers = [cast(nn.Linear, dit.get_submodule(name)) for name in group]
@@ -41,7 +41,7 @@ def find_gains(
 
 
 def best_gain(layers: list[nn.Linear], seen: Samples, kind: EightBit) -> Tensor | None:
-    """The candidate with the smallest error of the layers' outputs, or None if none is better than no gain."""
+    """The candidate with the smallest error of the layers' outputs; None if no gain is as good."""
     weights = torch.stack([layer.weight.detach().float().abs().amax(dim=0) for layer in layers]).amax(dim=0)
     best: Tensor | None = None
     least = (1 - LEAST_IMPROVEMENT) * _error(layers, seen.rows, kind, None)

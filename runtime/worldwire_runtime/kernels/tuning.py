@@ -1,0 +1,141 @@
+"""Tile sizes by measurement: each candidate is timed once per GPU and problem, the best is kept on disk.
+
+Triton's own autotuner measures again in every process and must not run while a CUDA graph is captured. Here a
+problem that was never measured runs with the first candidate during a capture, and is measured at the first
+call outside of one: run each shape once before capturing it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "WORLDWIRE_CACHE"
+FILE = "kernel_tiles.json"
+WARM_UP_RUNS, TIMED_RUNS = 2, 7
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a kernel is cut: tile rows and columns, depth of one step, warps, pipelined steps.
+
+    persistent: one program per multiprocessor works through many tiles.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+    persistent: bool = False
+
+
+class Tuner:
+    """The best tiles by problem, for one GPU and version of Triton.
+
+    A problem's key is plain text. path None: nothing is read or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[str, Tiles] = {}
+        if path is not None and path.is_file():
+            self._known = _read(path)
+
+    def best(self, key: str, candidates: Sequence[Tiles], run: Callable[[Tiles], object]) -> Tiles:
+        """The tiles to run `key` with. run: the kernel with some tiles; called only to measure."""
+        if key in self._known:
+            return self._known[key]
+        if len(candidates) == 1 or not _may_measure():
+            return candidates[0]
+        times_ms = {tiles: _time_ms(run, tiles) for tiles in candidates}
+        best = min(times_ms, key=lambda tiles: times_ms[tiles])
+        log.debug("%s: %s, %.3f ms", key, best, times_ms[best])
+        self._known[key] = best
+        self._write()
+        return best
+
+    def _write(self) -> None:
+        """The whole table, complete or not at all; a read-only disk only costs measuring again."""
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._path.with_suffix(f".{os.getpid()}")
+            known = (_read(self._path) if self._path.is_file() else {}) | self._known  # others write it, too
+            partial.write_text(json.dumps({key: asdict(tiles) for key, tiles in known.items()}, indent=1))
+            partial.replace(self._path)
+        except OSError as error:
+            log.warning("kernel tiles cannot be kept in %s: %s", self._path, error)
+
+
+@cache
+def tuner() -> Tuner:
+    """The one of this process, with the table in the cache folder."""
+    return Tuner(cache_folder() / FILE)
+
+
+def cache_folder() -> Path:
+    """Where compiled and measured things are kept between runs: `$WORLDWIRE_CACHE`, or the user's cache."""
+    named = os.environ.get(CACHE_VARIABLE)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(named) if named else base / "worldwire"
+
+
+def gpu_name(device: torch.device) -> str:
+    """What measured tiles are valid for: the GPU's name and Triton's version."""
+    import triton
+
+    return f"{torch.cuda.get_device_name(device)}, triton {triton.__version__}"
+
+
+def _may_measure() -> bool:
+    return torch.cuda.is_available() and not torch.cuda.is_current_stream_capturing()
+
+
+def _time_ms(run: Callable[[Tiles], object], tiles: Tiles) -> float:
+    """Median milliseconds; infinity for tiles that this GPU refuses (too much shared memory, say)."""
+    try:
+        for _ in range(WARM_UP_RUNS):
+            run(tiles)
+        return statistics.median(_timed(run, tiles) for _ in range(TIMED_RUNS))
+    except _refusals() as error:
+        log.debug("%s cannot run here: %s", tiles, error)
+        return float("inf")
+
+
+def _timed(run: Callable[[Tiles], object], tiles: Tiles) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    run(tiles)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end))
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    from triton.compiler.errors import CompilationError
+    from triton.runtime.errors import OutOfResources, PTXASError
+
+    return OutOfResources, CompilationError, PTXASError
+
+
+def _read(path: Path) -> dict[str, Tiles]:
+    """What an earlier run measured; a file that is no such table counts as empty."""
+    try:
+        stored: Mapping[str, Any] = json.loads(path.read_text())
+        return {key: Tiles(**tiles) for key, tiles in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("%s is ignored: %s", path, error)
+        return {}

@@ -1,0 +1,157 @@
+"""The Triton kernels against their definitions: on the GPU if there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
+
+pytest.importorskip("triton", reason="Triton is not installed (it is for Linux alone)")
+
+from worldwire_runtime.kernels import attention, flash, gemm, prologue
+from worldwire_runtime.kernels.linear import exact_linear
+from worldwire_runtime.kernels.rows import FP8, INT8, quantise_rows
+from worldwire_runtime.kernels.tuning import Tiles, Tuner
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # exp in the interpreter
+KINDS = pytest.mark.parametrize("kind", [INT8, FP8], ids=lambda kind: kind.name)
+# On the GPU fp8 products are summed in fewer bits than float32.
+SUM_ERROR = {"int8": 1e-6, "fp8": 1e-6 if DEVICE == "cpu" else 2e-3}
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time():
+    torch.manual_seed(0)
+
+
+def relative(got, wanted):
+    return ((got.double() - wanted.double()).norm() / wanted.double().norm()).item()
+
+
+def rows(kind, *shape):
+    return quantise_rows(torch.randn(*shape, device=DEVICE), kind)
+
+
+@KINDS
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("shape", [(1, 16, 16), (40, 48, 24), (33, 80, 64)])
+def test_the_product_equals_its_definition(kind, gelu, shape):
+    M, K, N = shape
+    x, weight, bias = rows(kind, M, K), rows(kind, N, K), torch.randn(N, device=DEVICE)
+    got = gemm.linear_8bit(*x, *weight, bias, torch.float32, gelu)
+    assert relative(got, exact_linear(x, weight, bias, gelu=gelu)) < SUM_ERROR[kind.name]
+
+
+def test_the_product_without_bias_in_half_precision():
+    x, weight = rows(INT8, 20, 32), rows(INT8, 16, 32)
+    got = gemm.linear_8bit(*x, *weight, None, torch.float16, False)
+    assert got.dtype == torch.float16
+    assert relative(got, exact_linear(x, weight, None)) < 1e-3
+
+
+@pytest.mark.parametrize("latents", [1, 3])
+def test_gate_and_residual_join_the_product(latents):
+    M, K, N = 36, 32, 24
+    x, weight, bias = rows(INT8, M, K), rows(INT8, N, K), torch.randn(N, device=DEVICE)
+    residual = torch.randn(M, N, device=DEVICE)
+    gate = torch.randn(latents, 6, N, device=DEVICE)[:, 2]  # one of six rows, as in the block
+    got = gemm.linear_8bit_gated(*x, *weight, bias, residual, gate)
+    wanted = residual + gate.repeat_interleave(M // latents, 0) * exact_linear(x, weight, bias)
+    assert relative(got, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("tiles", [(16, 32, 16), (32, 16, 64)])
+def test_any_tiles_give_the_same(monkeypatch, tiles, persistent):
+    monkeypatch.setattr(gemm, "_processors", lambda _: 3)
+    x, weight = rows(INT8, 70, 80), rows(INT8, 48, 80)
+    chosen = Tiles(*tiles, warps=4, stages=2, persistent=persistent)
+    got = gemm.product(*x, *weight, None, torch.float32, tiles=chosen)
+    assert relative(got, exact_linear(x, weight, None)) < 1e-6
+
+
+def test_layers_that_the_copy_engine_cannot_take_are_refused():
+    x, weight = rows(INT8, 4, 24), rows(INT8, 8, 24)
+    with pytest.raises(ValueError, match="multiple of 16"):
+        gemm.linear_8bit(*x, *weight, None, torch.float32, False)
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("width", [32, 80])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_norm_modulation_and_quantisation_in_one_pass(kind, dtype, width, smooth):
+    latents, tokens = 3, 5
+    x = (3 * torch.randn(latents * tokens, width, device=DEVICE) + 1).to(dtype)
+    six = torch.randn(latents, 6, width, device=DEVICE)
+    gain = torch.rand(width, device=DEVICE) + 0.5 if smooth else None
+    values, scale = prologue.norm_modulate_quantise(x, six[:, 0], six[:, 1], 1e-6, gain, kind.name)
+    wanted = prologue.reference(x, six[:, 0], six[:, 1], 1e-6, gain, kind.name)
+    torch.testing.assert_close(scale, wanted.scale, rtol=1e-5, atol=0)
+    if kind is FP8 and DEVICE == "cpu":  # Triton's interpreter cuts fp8 off instead of rounding it
+        assert relative(values.float(), wanted.values.float()) < 0.08
+        return
+    # A value on the border between two neighbours may fall to either side.
+    assert (values.float() != wanted.values.float()).float().mean() < 0.01
+    assert relative(values.float(), wanted.values.float()) < 0.01
+
+
+def test_operators_trace_without_running():
+    """torch.compile sees shapes and types alone."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        x, scale = torch.empty(40, 32, dtype=torch.int8), torch.empty(40, 1)
+        weight, weight_scale = torch.empty(24, 32, dtype=torch.int8), torch.empty(24, 1)
+        y = torch.ops.worldwire.linear_8bit(x, scale, weight, weight_scale, None, torch.bfloat16, True)
+        assert (y.shape, y.dtype) == ((40, 24), torch.bfloat16)
+        values, scales = torch.ops.worldwire.norm_modulate_quantise(
+            torch.empty(40, 32), torch.empty(2, 32), torch.empty(2, 32), 1e-6, None, "fp8"
+        )
+        assert (values.shape, values.dtype, scales.shape) == ((40, 32), torch.float8_e4m3fn, (40, 1))
+
+
+def test_measured_tiles_are_kept_and_captures_measure_nothing(tmp_path, monkeypatch):
+    from worldwire_runtime.kernels import tuning
+
+    slow, fast = Tiles(16, 16, 32, 4, 1), Tiles(32, 32, 32, 4, 1)
+    monkeypatch.setattr(tuning, "_time_ms", lambda run, tiles: 2.0 if tiles is slow else 1.0)
+    monkeypatch.setattr(tuning, "_may_measure", lambda: False)
+    path = tmp_path / "tiles.json"
+    assert Tuner(path).best("a", (slow, fast), lambda _: None) == slow
+    assert not path.exists()
+    monkeypatch.setattr(tuning, "_may_measure", lambda: True)
+    assert Tuner(path).best("a", (slow, fast), lambda _: None) == fast
+    monkeypatch.setattr(tuning, "_may_measure", lambda: False)
+    assert Tuner(path).best("a", (slow, fast), lambda _: None) == fast
+    path.write_text("{")
+    assert Tuner(path).best("a", (slow, fast), lambda _: None) == slow
+
+
+@pytest.mark.parametrize("fp8_values", [False, True])
+@pytest.mark.parametrize("shape", [(1, 2, 16, 64, 16), (2, 1, 40, 150, 32), (1, 1, 7, 300, 16)])
+def test_8_bit_attention_equals_its_definition(shape, fp8_values):
+    B, H, Q, T, D = shape
+    query, key, value = (
+        torch.randn(B, H, length, D, device=DEVICE, dtype=torch.float16) for length in (Q, T, T)
+    )
+    operands = attention.prepare(query, key + 3, value, fp8_values=fp8_values)
+    got = flash.attention_8bit(*operands, T, torch.float32)
+    wanted = attention.reference(operands, T, torch.float32)
+    # A running maximum rounds fp8 probabilities at another place, and the interpreter cuts them off.
+    rounding = 0.09 if DEVICE == "cpu" else 0.03
+    assert relative(got, wanted) < (rounding if fp8_values else 1e-3)
+
+
+def test_8_bit_attention_is_near_attention_even_with_offset_keys():
+    """Without subtracting the mean of the keys, an offset of 20 would leave them a tenth of the range."""
+    query, key, value = (torch.randn(1, 2, length, 64) for length in (50, 333, 333))
+    key += 20 * torch.randn(1, 2, 1, 64)
+    wanted = torch.nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    assert relative(attention.attention(query, key, value, fp8_values=False), wanted) < 0.02
+    assert relative(attention.attention(query, key, value), wanted) < 0.04
