@@ -165,7 +165,7 @@ def test_a_caller_that_takes_slowly_slows_the_world(session):
 
 
 def test_a_caller_that_stalls_gets_the_newest_frame(session, monkeypatch):
-    monkeypatch.setattr("worldwire.client.STALL_S", 0.2)
+    monkeypatch.setattr("worldwire.remote.STALL_S", 0.2)
     session.reset()
     session.start(window=16)
     time.sleep(0.5)
@@ -255,7 +255,7 @@ def test_a_loading_server_is_waited_for_and_named():
 
 def test_another_version_is_named(monkeypatch):
     with serving() as server:
-        monkeypatch.setattr("worldwire.client.VERSION", (9, 1))
+        monkeypatch.setattr("worldwire.link.VERSION", (9, 1))
         with pytest.raises(VersionError, match=r"another version.*9"):
             worldwire.connect(server.endpoint, timeout_s=2)
 
@@ -284,7 +284,7 @@ def process(tmp_path):
 
 
 def test_a_server_killed_mid_play_ends_every_wait_at_once(process):
-    with worldwire.connect(process.endpoint) as client:
+    with worldwire.connect(process.endpoint, resume_s=0) as client:
         session = client.session()
         session.reset()
         session.start()

@@ -17,10 +17,14 @@ class Frame:
     """One picture of a session.
 
     index: frame number in the session; 0 is the first picture.
-    pixels: uint8 [height, width, 3], RGB.
+    pixels: uint8 [height, width, 3], RGB; over the wire read-only, and a view of 4-byte pixels where the
+    session was opened with `rgba` or `bgra` (`numpy.ascontiguousarray` copies it).
     c2w: camera pose of the frame, [4, 4], in the session's world (its first camera is the identity).
     ack: the sequence number of the newest input that this frame shows (over the wire; 0 in process).
     memory_latents: which past latents the memory slots held while the frame was made.
+    timings_ms: milliseconds by stage; over the wire with `transport`, from the server's send to our receipt.
+    sent_ns, received_ns: when the server sent it and when it came, both on the local `time.monotonic_ns`; the
+    server's clock is compared by the quickest ping. 0 in process.
     """
 
     index: int
@@ -29,6 +33,8 @@ class Frame:
     ack: int = 0
     memory_latents: tuple[int, ...] = ()
     timings_ms: dict[str, float] = field(default_factory=dict)
+    sent_ns: int = 0
+    received_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,10 @@ class SessionLike(Protocol):
 
     def step(self, inputs: Inputs | Sequence[Inputs]) -> list[Frame]:
         """Generates the next `frames_per_step` frames under one held `Inputs`, or one for each frame."""
+        ...
+
+    def set_prompt(self, prompt: str) -> None:
+        """What the world is told from the next step on; picture, place and memory go on as they are."""
         ...
 
     def save(self) -> bytes:

@@ -79,6 +79,21 @@ class ConnectionLostError(WorldwireError):
     code = "connection_lost"
 
 
+class RequestLostError(ConnectionLostError):
+    """The connection broke before the answer came; the session was resumed, so ask again.
+
+    Whether the server did what was asked is not known: `Frame.index` and the next answer tell.
+    """
+
+    code = "request_lost"
+
+
+class SessionLostError(ConnectionLostError):
+    """The connection is there again and the session is not: the server was restarted, or it took too long."""
+
+    code = "session_lost"
+
+
 class WrongKeyError(WorldwireError):
     """The two sides do not agree on encryption: a key is missing, wrong, or the server has none."""
 
