@@ -1,6 +1,10 @@
-"""Engine axes against the wire's: round trips, composition, directions, and matrices derived another way."""
+"""Engine axes against the wire's: round trips, composition, directions, other derivations, pictures."""
 
 from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +30,7 @@ from worldwire.axes import (
     quaternion_to_matrix,
 )
 from worldwire.camera import check_c2w, from_quaternion, make_c2w, rotation_from_yaw_pitch, to_quaternion
-from worldwire.errors import ConfigError, InputError
+from worldwire.errors import ConfigError, InputError, MachineError
 
 RIGHT, DOWN, FORWARD = np.eye(3)
 UP, LEFT, BACKWARD = -DOWN, -RIGHT, -FORWARD
@@ -240,3 +244,61 @@ def test_axes_that_would_mirror_the_picture_are_refused():
         Axes("mixed", UNITY.world, OPENGL.camera, "left-handed world, right-handed camera")
     with pytest.raises(ConfigError):
         Axes("skewed", ((1, 1, 0), (0, 1, 0), (0, 0, 1)), WIRE.camera, "not orthonormal")
+
+
+# ---------------------------------------------------------------------- one pose, drawn by six engines
+
+ENGINES = ("Unity", "Unreal", "ROS", "OpenGL", "OpenXR", "Blender")
+PLACES = [  # heading to the right, pitch up, roll clockwise
+    (0, 0, 0),
+    (-15, 3, 8),
+    (140, -20, -30),
+    (-95, 25, 60),
+]
+
+
+@pytest.fixture(scope="module")
+def village():
+    """examples/engine_axes.py with its renderer and scene."""
+    pytest.importorskip("moderngl", reason="the extra 'training' is not installed")
+    path = Path(__file__).parents[1] / "examples" / "engine_axes.py"
+    spec = importlib.util.spec_from_file_location("engine_axes", path)
+    example = importlib.util.module_from_spec(spec)
+    sys.modules["engine_axes"] = example  # its dataclasses look there
+    spec.loader.exec_module(example)
+    try:
+        renderer = example.EngineRenderer()
+    except MachineError as error:
+        pytest.skip(f"no EGL: {error}")
+    yield example, renderer, example.build_scene(example.VILLAGE_SEED, kind="village")
+    renderer.close()
+
+
+@pytest.mark.parametrize("angles", PLACES, ids=str)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engines_own_camera_and_the_wires_draw_the_same_picture(village, engine, angles):
+    example, renderer, scene = village
+    camera = example.ENGINES[engine](example.Stand(3.0, 1.6, -9.0, *angles))
+    native, converted = renderer.native(scene, camera), renderer.converted(scene, camera)
+    off = np.abs(native.astype(int) - converted)
+    # Unreal's reversed depth rounds otherwise: a few pixels where surfaces touch.
+    assert off.mean() < 0.1
+    assert (off.max(axis=-1) > 8).mean() < 0.003
+    assert native.std() > 20
+
+
+def test_all_engines_draw_one_picture(village):
+    example, renderer, scene = village
+    stand = example.Stand(3.0, 1.6, -9.0, -15.0, 3.0, 8.0)
+    pictures = [renderer.native(scene, build(stand)).astype(int) for build in example.ENGINES.values()]
+    assert tuple(example.ENGINES) == ENGINES
+    assert max(np.abs(picture - pictures[0]).mean() for picture in pictures) < 0.1
+
+
+def test_the_wrong_axes_draw_another_picture(village):
+    """The comparison can fail."""
+    example, renderer, scene = village
+    camera = example.unity(example.Stand(3.0, 1.6, -9.0, -15.0, 3.0, 8.0))
+    native = renderer.native(scene, camera).astype(int)
+    wrong = renderer.render(scene, OPENGL.matrix_to_wire(camera.matrix)[None])[0]
+    assert np.abs(native - wrong).mean() > 20

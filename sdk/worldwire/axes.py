@@ -159,9 +159,7 @@ ROS_OPTICAL: Final = Axes(
 )
 OPENGL: Final = Axes("opengl", OPENGL_ROWS, OPENGL_ROWS, "x right, y up, z backward; metres")
 OPENXR: Final = Axes("openxr", OPENGL_ROWS, OPENGL_ROWS, "x right, y up, z backward; metres")
-BLENDER: Final = Axes(
-    "blender", Z_UP_ROWS, OPENGL_ROWS, "world x right, y forward, z up; camera as opengl; metres"
-)
+BLENDER: Final = Axes("blender", Z_UP_ROWS, OPENGL_ROWS, "x right, y forward, z up; camera as opengl; metres")
 
 BY_NAME: Final = {
     axes.name: axes for axes in (WIRE, UNITY, UNREAL, ROS, ROS_OPTICAL, OPENGL, OPENXR, BLENDER)
