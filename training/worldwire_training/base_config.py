@@ -117,10 +117,12 @@ class RunConfig:
     shared out among the processes, which must divide them (0: one for each process); with a number given, a
     run goes on alike with more or fewer processes. compile: "fused" compiles the elementwise work once for
     all clip shapes, "blocks" whole blocks for each of them; compile_cache: a file that keeps what was
-    compiled for the next run on such a machine ("": none).
+    compiled for the next run on such a machine ("": none). copy_to: a second folder that gets the world,
+    picture strips and curves, but no checkpoint, at every validation ("": none).
     """
 
     output: str
+    copy_to: str = ""
     data: DataConfig
     shapes: tuple[Shape, ...]
     minutes: float = 8.0

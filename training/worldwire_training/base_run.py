@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model.text import TinyTextEncoder
 from worldwire_runtime.model.vae import VAE
 from worldwire_training.base_config import BaseConfig, DataConfig, RunConfig, ValidationConfig
-from worldwire_training.base_model import text_config
+from worldwire_training.base_model import BaseModel, text_config
 from worldwire_training.base_training import BaseTrainer
 from worldwire_training.bulk_episodes import BulkEpisodes
 from worldwire_training.common import Ranks
@@ -47,14 +49,23 @@ def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
         validator = make_validator(config.data, config.validation, world, vae) if ranks.is_main else None
         start = load_base(Path(config.init_from), world) if config.init_from else None
         trainer = BaseTrainer(config, world, store, ranks, validator=validator, start=start)
+        trainer.publish = partial(publish_world, config, world, vae)
         figures = trainer.fit(resume, began)
-        if ranks.is_main:
-            trainer.ema.copy_to(trainer.model)
-            export_world(Path(config.output) / WORLD_FOLDER, world, trainer.model, vae)
         ranks.barrier()
         return figures
     finally:
         ranks.leave()
+
+
+def publish_world(config: RunConfig, world: WorldConfig, vae: VAE, model: BaseModel) -> None:
+    """The world as it is now into `output`/world, and what is worth keeping into `copy_to`."""
+    output = Path(config.output)
+    export_world(output / WORLD_FOLDER, world, model, vae)
+    if config.copy_to:
+        copies = Path(config.copy_to)
+        shutil.copytree(output / WORLD_FOLDER, copies / WORLD_FOLDER, dirs_exist_ok=True)
+        for path in (*output.glob("strip_*.png"), *output.glob("scalars.jsonl")):
+            shutil.copy(path, copies)
 
 
 def training_store(data: DataConfig, world: WorldConfig, vae: VAE, ranks: Ranks) -> LatentStore:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from worldwire.errors import ConfigError
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.world import CONFIG_FILE, preset_folder
-from worldwire_training.base_run import WORLD_FOLDER, make_validator, open_vae, training_store
+from worldwire_training.base_run import make_validator, open_vae, publish_world, training_store
 from worldwire_training.common import Ranks
 from worldwire_training.distill_config import DistillConfig
 from worldwire_training.distillation import DistillTrainer
-from worldwire_training.worlds import export_world, load_base
+from worldwire_training.worlds import load_base
 
 
 def distil(config: DistillConfig, resume: bool = False) -> dict[str, float]:
@@ -33,10 +34,8 @@ def distil(config: DistillConfig, resume: bool = False) -> dict[str, float]:
         store = training_store(config.data, world, vae, ranks)
         validator = make_validator(config.data, config.validation, world, vae) if ranks.is_main else None
         trainer = DistillTrainer(config, teacher, world, store, ranks, validator=validator)
+        trainer.publish = partial(publish_world, config, world, vae)
         figures = trainer.fit(resume, began)
-        if ranks.is_main:
-            trainer.ema.copy_to(trainer.model)
-            export_world(Path(config.output) / WORLD_FOLDER, world, trainer.model, vae)
         ranks.barrier()
         return figures
     finally:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,8 @@ class Trainer(ABC):
         self.recent = Recent(ranks)
         self.all_microbatches = count_microbatches(config.microbatches, ranks)
         self._validator = validator
+        self.publish: Callable[[BaseModel], None] | None = None
+        """Called on rank 0 with the averaged weights at every validation and at the end: writes the world."""
 
     @abstractmethod
     def train_step(self, budget: Budget) -> None:
@@ -162,13 +164,17 @@ class Trainer(ABC):
         return {name: scalars[name] for name in ("loss", "gradient_norm", "clips_per_s")}
 
     def _validate(self, curves: ScalarLog) -> dict[str, float]:
-        """On rank 0, with the averaged weights, uncompiled (its shapes are others)."""
-        if self._validator is None or not self.ranks.is_main:
+        """On rank 0, with the averaged weights, uncompiled (its shapes are others); publishes them too."""
+        if not self.ranks.is_main:
             return {}
-        started = time.monotonic()
-        picture = self.output / f"strip_{self.step:06d}.png"
-        with self.ema.applied(self.model), self.autocast(), torch.compiler.set_stance("force_eager"):
-            figures = self._validator.run(self.model, picture)
+        started, figures = time.monotonic(), dict[str, float]()
+        with self.ema.applied(self.model):
+            if self._validator is not None:
+                picture = self.output / f"strip_{self.step:06d}.png"
+                with self.autocast(), torch.compiler.set_stance("force_eager"):
+                    figures = self._validator.run(self.model, picture)
+            if self.publish is not None:
+                self.publish(self.model)
         curves.add(self.step, {f"validation/{name}": value for name, value in figures.items()})
         shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
         log.info("validation at step %d (%.1f s): %s", self.step, time.monotonic() - started, shown)

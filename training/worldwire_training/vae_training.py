@@ -158,11 +158,11 @@ class VAETrainer:
             output,
             ranks,
         )
-        self.vae = build_vae(config, ranks)
-        self.parameters = list(self.vae.parameters())
+        self.vae = self.build()
+        self.parameters = [parameter for parameter in self.vae.parameters() if parameter.requires_grad]
         self.ema = EMA(self.vae, config.ema_decay)
         self.optimizers = build_optimizers(self.parameters, config)
-        self.loss = loss_function(config)
+        self.loss = self.loss_function()
         self.curves, self.bar = ScalarLog(output, ranks), Progress("vae", ranks)
         self.step, self.phase_start = 0, 0
         self.phase: Phase = "images" if config.image_share > 0 else "clips"
@@ -172,6 +172,14 @@ class VAETrainer:
         )
         self.started = self.saved = time.monotonic()
         self.seconds_before = 0.0
+
+    def build(self) -> VAE:
+        """The VAE to train, equal on all ranks."""
+        return build_vae(self.config, self.ranks)
+
+    def loss_function(self) -> Callable[[VAE, Tensor], tuple[Tensor, Tensor]]:
+        """(vae, u8 frames) to (loss, mean squared error)."""
+        return loss_function(self.config)
 
     @property
     def seconds(self) -> float:
@@ -288,20 +296,25 @@ class VAETrainer:
         quality = self._evaluate()
         self.ema.copy_to(self.vae)
         with autocast(config, device):
-            mean, std = latent_statistics(
-                self.vae,
-                self.frames,
-                self.ranks,
-                clip_frames=config.clip_frames,
-                batch=config.clip_batch,
-                batches=8,
-            )
+            mean, std = self.latent_statistics()
             sheet = contact_sheet(self.vae, self.held_out, config.evaluation_frames)
         if self.ranks.is_main:
             self._write(replace(config.model, latent_mean=mean, latent_std=std), sheet)
         self.curves.close()
         self.bar.close()
         return quality
+
+    def latent_statistics(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Mean and standard deviation of each latent channel, for the VAE's configuration."""
+        config = self.config
+        return latent_statistics(
+            self.vae,
+            self.frames,
+            self.ranks,
+            clip_frames=config.clip_frames,
+            batch=config.clip_batch,
+            batches=8,
+        )
 
     def _write(self, model: VAEConfig, sheet: Tensor) -> None:
         weights = {

@@ -1,4 +1,4 @@
-"""`worldwire train vae|base|distill`: train a world's networks.
+"""`worldwire train vae|light-vae|base|distill`: train a world's networks.
 
 worldwire train vae --config .../configs/vae_tiny.toml --data FRAMES --output runs/vae
 worldwire train base --config .../configs/base_tiny.toml --set minutes=20
@@ -27,6 +27,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     vae.add_argument(
         "--held-out", type=int, default=32, metavar="N", help="episodes at the end of the last file"
     )
+    light = networks.add_parser("light-vae", help="a narrower decoder for a trained VAE")
+    _add_common(light)
+    light.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of *frames*.npy")
+    light.add_argument("--vae", type=Path, required=True, metavar="DIR", help="the trained VAE, or its world")
+    light.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    light.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    light.add_argument("--held-out", type=int, default=16, metavar="N", help="episodes kept for the table")
     _add_common(networks.add_parser("base", help="the diffusion transformer and the text encoder"))
     _add_common(networks.add_parser("distill", help="the transformer for few steps, from a trained one"))
 
@@ -68,6 +75,28 @@ def _train_vae(args: argparse.Namespace) -> int:
     return 0
 
 
+def _train_light_vae(args: argparse.Namespace) -> int:
+    import torch
+
+    from worldwire_training.base_config import read_config
+    from worldwire_training.common import Ranks
+    from worldwire_training.light_vae import LightVAEConfig, train_light_vae
+    from worldwire_training.vae_data import load_frames
+    from worldwire_training.worlds import load_vae
+
+    config = read_config(args.config, LightVAEConfig, args.set)
+    ranks = Ranks.join(args.device)
+    try:
+        full = load_vae(args.vae, ranks.device, torch.float32)
+        frames, held_out = load_frames(
+            args.data, ranks.device, part=ranks.rank, parts=ranks.world_size, held_out=args.held_out
+        )
+        train_light_vae(config, full, frames, held_out, args.output, ranks=ranks, resume=args.resume)
+    finally:
+        ranks.leave()
+    return 0
+
+
 def _train_base(args: argparse.Namespace) -> int:
     from worldwire_training.base_config import BaseConfig, read_config
     from worldwire_training.base_run import train_base
@@ -87,6 +116,7 @@ def _distil(args: argparse.Namespace) -> int:
 
 NETWORKS: dict[str, Callable[[argparse.Namespace], int]] = {
     "vae": _train_vae,
+    "light-vae": _train_light_vae,
     "base": _train_base,
     "distill": _distil,
 }

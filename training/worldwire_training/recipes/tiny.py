@@ -4,23 +4,34 @@
     python -m worldwire_training.recipes.tiny render --work W --episodes 2560 --workers 14
     python -m worldwire_training.recipes.tiny vae --work W --gpus 2 --minutes 7
     python -m worldwire_training.recipes.tiny base --work W --gpus 2 --minutes 7 [--resume] [--set key=value]
+    python -m worldwire_training.recipes.tiny distill --work W --minutes 6.5
+    python -m worldwire_training.recipes.tiny light --work W --minutes 1.5 [--set rate=0.75]
     python -m worldwire_training.recipes.tiny all --work W --size smoke    # all of it on a CPU, in a minute
 
-The transformer on one H200 in calls of ten minutes, with a trained VAE, from the weights that ship. Clip
-shapes are compiled while episodes are rendered. `--minutes` is the training of all calls together; it may
-still grow while the rate is constant (the last 30 % decay).
+The whole recipe on one H200 in three calls of at most ten minutes, from the weights and with the VAE that
+ship: 13 minutes of base training, 6.5 of distillation, two light decoders. Clip shapes are compiled while
+episodes are rendered; `--out` gets world, strips and curves at every validation, so that a call that is cut
+off has left something. `--minutes` is the training of all calls together; it may still grow while the rate is
+constant (the last 30 % decay).
 
-    T="python -m worldwire_training.recipes.tiny"
-    V=runtime/worldwire_runtime/presets/tiny
-    B="--work W --vae $V --init-from tiny --minutes 19 --set compile=blocks"
-    $T warm $B & $T render --work W --episodes 1536 --workers 14; wait; $T base $B --call-minutes 5
-    $T base $B --resume --call-minutes 9
-    $T base $B --resume
+    T="python -m worldwire_training.recipes.tiny"; W=/dev/shm/tiny
+    V=runtime/worldwire_runtime/presets/tiny; A="--work $W --out OUT --vae $V"
+    B="$A --init-from tiny --minutes 13 --set compile=blocks"
+    # call 1, 9.5 min: set-up and compiling 1.5, encoding 0.5, training 6
+    timeout 200 $T warm $B & $T render --work $W --episodes 1536 --first-seed 10000 --workers 14; wait
+    $T base $B --call-minutes 7.2
+    # call 2, 9.5 min: reading back 0.7, training 7, then the distillation begins to compile
+    $T base $B --resume --call-minutes 8.8
+    # call 3, 9.5 min: distillation 7.8, light decoders 1.4
+    $T distill $A && $T light $A --minutes 0.6 && $T light $A --minutes 0.6 --set rate=0.75
+
+When `warm` fails, leave out `--set compile=blocks`. To begin again on a bare machine from what came back:
+`--init-from OUT/base/world`, `--teacher OUT/base/world`.
 
 Outputs: W/episodes, W/held_out, W/vae (vae.safetensors, vae.json, a contact sheet), W/latents (encoded once),
-W/compiled (torch.compile's cache), and W/base (checkpoint, curves, picture strips, and world/: the folder
-that `World.load` reads, also after a pause). A stage whose output is complete is skipped by `all`. Without
-installing the packages, set PYTHONPATH=sdk:runtime:training.
+W/compiled (torch.compile's cache), W/base and W/distill (checkpoint, curves, picture strips, and world/: the
+folder that `World.load` reads, also after a pause), W/light50, W/light75. A stage whose output is complete is
+skipped by `all`. Without installing the packages, set PYTHONPATH=sdk:runtime:training.
 """
 
 from __future__ import annotations
@@ -28,6 +39,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -44,6 +56,7 @@ log = logging.getLogger(__name__)
 CONFIGS = Path(__file__).parent.parent / "configs"
 HELD_OUT_SEEDS = 1_000_000
 CORES_FOR_THE_REST = 2
+DEFAULT_LIGHT_RATE = 0.5
 WARM_UP_JOBS = 7
 """At 1,024 latents per step each takes about 7 GiB of GPU memory."""
 
@@ -97,30 +110,57 @@ def vae(args: argparse.Namespace) -> None:
 
 def base(args: argparse.Namespace) -> None:
     """Encoding, then the transformer and the text encoder."""
-    paths = {
-        "output": args.work / "base",
-        "data.episodes": args.work / "episodes",
-        "data.held_out": args.work / "held_out",
-        "data.vae": args.vae or args.work / "vae",
-        "data.latents_cache": args.work / "latents",
-    }
-    settings = [f"{key}={value}" for key, value in paths.items()] + args.set
-    if args.init_from:
-        from worldwire_runtime.world import preset_folder
+    begin = [f"init_from={_folder(args.init_from)}"] if args.init_from else []
+    _train("base", args, [], [*_paths(args, "base"), *begin, *args.set])
 
-        settings.append(f"init_from={preset_folder(args.init_from)}")
-    if args.call_minutes is not None:
-        settings.append(f"minutes_per_call={args.call_minutes}")
-    _train("base", args, [], settings)
+
+def distill(args: argparse.Namespace) -> None:
+    """The base model to few steps."""
+    teacher = _folder(args.teacher) if args.teacher else args.work / "base" / "world"
+    _train("distill", args, [], [*_paths(args, "distill"), f"teacher={teacher}", *args.set])
+
+
+def light(args: argparse.Namespace) -> None:
+    """A light decoder; `--set rate=0.75` for the narrower one."""
+    rates = [setting.split("=")[1] for setting in args.set if setting.startswith("rate=")]
+    name = f"light{round(100 * float(rates[-1] if rates else DEFAULT_LIGHT_RATE))}"
+    options = ["--data", str(args.work / "episodes"), "--output", str(args.work / name)]
+    options += ["--vae", str(args.vae or args.work / "vae"), "--held-out", str(SIZES[args.size].vae_held_out)]
+    minutes = [] if args.minutes is None else [f"training.minutes={args.minutes}"]
+    _train("light-vae", args, options, [*minutes, *args.set], timed=False)
+    if args.out:
+        shutil.copytree(args.work / name, args.out / name, ignore=shutil.ignore_patterns("*.pt"))
 
 
 def everything(args: argparse.Namespace) -> None:
-    """Render, VAE, base; `--minutes` and `--set` go to the last one."""
+    """Render, VAE, base, distillation; `--minutes` and `--set` go to the base model."""
     plain = argparse.Namespace(**{**vars(args), "minutes": None, "set": [], "resume": False})
     _timed("render", render, plain)
     if not (args.work / "vae" / "vae.json").is_file():
         _timed("vae", vae, plain)
     _timed("base", base, args)
+    _timed("distill", distill, plain)
+
+
+def _paths(args: argparse.Namespace, stage: str) -> list[str]:
+    """Where a transformer's stage reads and writes."""
+    paths = {
+        "output": args.work / stage,
+        "data.episodes": args.work / "episodes",
+        "data.held_out": args.work / "held_out",
+        "data.vae": args.vae or args.work / "vae",
+        "data.latents_cache": args.work / "latents",
+    }
+    if args.out:
+        paths["copy_to"] = args.out / stage
+    calls = [] if args.call_minutes is None else [f"minutes_per_call={args.call_minutes}"]
+    return [f"{key}={value}" for key, value in paths.items()] + calls
+
+
+def _folder(world: str) -> Path:
+    from worldwire_runtime.world import preset_folder
+
+    return preset_folder(world)
 
 
 def warm(args: argparse.Namespace) -> None:
@@ -152,7 +192,13 @@ def _config_file(network: str, size: str) -> Path:
     return CONFIGS / f"{network}_{size}.toml"
 
 
-def _train(network: str, args: argparse.Namespace, options: list[str], settings: Sequence[str]) -> None:
+def _train(
+    network: str,
+    args: argparse.Namespace,
+    options: list[str],
+    settings: Sequence[str],
+    timed: bool = True,
+) -> None:
     """Start the training command, once for each GPU."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.gpus)]
     command = [
@@ -161,9 +207,10 @@ def _train(network: str, args: argparse.Namespace, options: list[str], settings:
         "-m",
         "worldwire_training.commands.train",
     ]
-    command += [network, "--config", str(_config_file(network, args.size)), *options]
+    file = _config_file(network.replace("-", "_"), args.size)
+    command += [network, "--config", str(file), *options]
     command += ["--resume"] if args.resume else []
-    if args.minutes is not None:
+    if timed and args.minutes is not None:
         settings = [*settings, f"minutes={args.minutes}"]
     for setting in settings:
         command += ["--set", setting]
@@ -181,6 +228,8 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "render": render,
     "vae": vae,
     "base": base,
+    "distill": distill,
+    "light": light,
     "all": everything,
 }
 
@@ -203,6 +252,7 @@ def main() -> int:
     add(
         "--work", type=Path, default=Path("runs"), metavar="DIR", help="where everything goes (default: runs)"
     )
+    add("--out", type=Path, metavar="DIR", help="gets worlds, picture strips and curves while stages run")
     add("--size", choices=sorted(SIZES), default="tiny")
     add("--episodes", type=int, default=64, help="training episodes to render")
     add("--first-seed", type=int, default=0, help="seed of the first training scene")
@@ -210,8 +260,13 @@ def main() -> int:
     add("--gpus", type=int, default=1, help="training processes (default: 1)")
     add("--vae", type=Path, metavar="DIR", help="a trained VAE, instead of WORK/vae")
     add("--minutes", type=float, help="training time, instead of the configuration's")
-    add("--call-minutes", type=float, help="end this process of `base` after so long, for a later --resume")
+    add(
+        "--call-minutes",
+        type=float,
+        help="end this process of `base` or `distill` after so long, for a later --resume",
+    )
     add("--init-from", metavar="WORLD", help="begin `base` with the weights of a preset or a world's folder")
+    add("--teacher", metavar="WORLD", help="of `distill`, instead of WORK/base/world")
     add("--jobs", type=int, default=WARM_UP_JOBS, help=f"compiling processes (default: {WARM_UP_JOBS})")
     add("--seconds", type=float, default=90.0, help="of probing")
     add("--resume", action="store_true", help="continue a training stage from its checkpoint")
