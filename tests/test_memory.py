@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from worldwire.camera import Intrinsics, make_c2w, rotation_from_yaw_pitch
 from worldwire.errors import ConfigError, StateError
+from worldwire_runtime.latent_store import LatentStore
 from worldwire_runtime.memory import RECENCY, RECENT, SPACING, Memory, select_memory
 
 CAMERA = Intrinsics.from_fov(192, 320, 80)
@@ -252,3 +253,33 @@ def test_recall_is_fast_enough_for_a_live_session():
         memory.select(cameras[-2:], 5, before=1996)
         durations.append(time.perf_counter() - started)
     assert min(durations) < 0.005
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_latents_in_host_memory_come_back_the_same(counts, random):
+    device = torch.device("cpu")
+    whole = LatentStore(400, device, torch.float32)
+    tiered = LatentStore(400, device, torch.float32, resident=16)
+    for count in counts:
+        if len(whole) + count > 400:
+            kept = sorted(random.sample(range(len(whole)), len(whole) // 2))
+            whole.keep(kept)
+            tiered.keep(kept)
+        rows = torch.rand(count, 2)
+        whole.append(rows)
+        tiered.append(rows)
+        wanted = random.choices(range(len(whole)), k=9)
+        assert torch.equal(tiered.take(wanted), whole.take(wanted))
+        assert torch.equal(tiered.clone().all(), whole.all())
+    assert tiered._newest.shape[0] == 16
+
+
+def test_a_memory_with_latents_on_the_host_recalls_alike():
+    cameras = walk([0] * 60 + [6] * 60 + [0] * 80)
+    plain, tiered = filled(cameras), filled(cameras, resident=64)
+    chosen = plain.select(cameras[-1:], 5, 190)
+    assert tiered.select(cameras[-1:], 5, 190) == chosen
+    assert torch.equal(tiered.latents([*chosen, 199]), plain.latents([*chosen, 199]))
+    assert all(torch.equal(value, plain.state()[name]) for name, value in tiered.state().items())
+    with pytest.raises(ConfigError, match="stay on the device"):
+        Memory(CAMERA, resident=3)

@@ -15,6 +15,7 @@ from worldwire.camera import Intrinsics
 from worldwire.errors import ConfigError, StateError
 from worldwire_runtime.camera import released
 from worldwire_runtime.camera.frustum import FAR_M, NEAR_M, overlap, paired_overlap, sample_frustum
+from worldwire_runtime.latent_store import LatentStore
 
 Selection = Literal["overlap", "official"]
 
@@ -77,6 +78,9 @@ class Memory:
     walks straight on loses least. The first latent and the newest `RECENT` always stay. `tiny` takes 23 kB
     per latent in bfloat16: 94 MB after any time of play, where an hour in full would take 330 MB.
 
+    resident: how many of the newest latents stay on the device, all others in host memory (None: all stay);
+    see `LatentStore`. Cameras always stay there.
+
     selection: "overlap" recalls different latents by unbiased overlap (`select_memory`); "official" copies
     the released choice: biased samples, the oldest of the best, repeats allowed, latent 1 always last.
     """
@@ -90,6 +94,7 @@ class Memory:
         points: int = POINTS,
         capacity: int = CAPACITY,
         selection: Selection = "overlap",
+        resident: int | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ):
@@ -103,12 +108,16 @@ class Memory:
             )
         self._intrinsics, self._near_m, self._far_m = intrinsics, near_m, far_m
         self._capacity, self._selection = capacity, selection
-        self._device, self._dtype = torch.device(device), dtype
+        if resident is not None and resident < RECENT:
+            raise ConfigError(
+                "too few latents stay on the device", expected=f"at least {RECENT}", got=str(resident)
+            )
+        self._device, self._dtype, self._resident = torch.device(device), dtype, resident
         generator = torch.Generator().manual_seed(POINT_SEED)
         self._points = sample_frustum(intrinsics, near_m, far_m, points, generator).to(self._device)
         self._indices: list[int] = []  # of the rows in use, increasing
-        self._latents = torch.empty(0)
-        self._c2w = torch.empty(0)
+        self._latents = self._new_store()
+        self._c2w = torch.empty(0, 4, 4)
 
     def __len__(self) -> int:
         """How many latents are held; see `next_index` for how many there have been."""
@@ -153,17 +162,17 @@ class Memory:
 
     def latents(self, indices: Iterable[int]) -> Tensor:
         """Latents [n, C, h, w] by their indices; StateError for one that is not held."""
-        return self._latents[self._rows(indices)]
+        return self._latents.take(self._rows(indices))
 
     def c2w(self, indices: Iterable[int]) -> Tensor:
         """Cameras [n, 4, 4], float64, by the indices of latents; StateError for one that is not held."""
-        return self._c2w[self._rows(indices)]
+        return self._c2w[torch.tensor(self._rows(indices), dtype=torch.int64, device=self._device)]
 
     def state(self) -> dict[str, Tensor]:
         """Everything held, as tensors that share no storage with the memory."""
         held = len(self)
         return {
-            "latents": self._latents[:held].clone(),
+            "latents": self._latents.all(),
             "c2w": self._c2w[:held].clone(),
             "indices": torch.tensor(self._indices, dtype=torch.int64),
         }
@@ -178,7 +187,7 @@ class Memory:
             raise StateError(
                 "the saved memory is larger", expected=f"at most {self._capacity}", got=str(len(numbers))
             )
-        self._indices, self._latents, self._c2w = [], torch.empty(0), torch.empty(0)
+        self._indices, self._latents, self._c2w = [], self._new_store(), torch.empty(0, 4, 4)
         if numbers:
             self.add(state["latents"], state["c2w"], numbers)
 
@@ -202,7 +211,7 @@ class Memory:
 
     def _check(self, latents: Tensor, c2w: Tensor, numbers: Sequence[int]) -> None:
         count = len(latents)
-        shape = self._latents.shape[1:] if self._indices else latents.shape[1:]
+        shape = self._latents.shape or latents.shape[1:]
         if latents.ndim != 4 or latents.shape[1:] != shape or c2w.shape != (count, 4, 4):
             raise StateError(
                 "latents or cameras do not fit the memory",
@@ -221,24 +230,24 @@ class Memory:
         if len(self) + len(latents) > self._capacity:
             self._thin()
         rows = slice(len(self), len(self) + len(latents))
-        self._reserve(rows.stop, latents.shape[1:])
-        self._latents[rows] = latents.to(self._device, self._dtype)
+        self._reserve(rows.stop)
+        self._latents.append(latents)
         self._c2w[rows] = c2w.to(self._device, torch.float64)
         self._indices.extend(int(number) for number in numbers)
 
-    def _reserve(self, rows: int, shape: torch.Size) -> None:
-        """Makes room for `rows` rows, doubling, so that adding stays cheap."""
+    def _new_store(self) -> LatentStore:
+        return LatentStore(self._capacity, self._device, self._dtype, self._resident)
+
+    def _reserve(self, rows: int) -> None:
+        """Makes room for `rows` cameras, doubling, so that adding stays cheap."""
         if rows <= len(self._c2w):
             return
         size = min(self._capacity, max(_FIRST_ROWS, 2 * len(self._c2w), rows))
         # A session may add within inference mode and again outside, which inference tensors would not allow.
         with torch.inference_mode(False):
-            latents = torch.empty(size, *shape, device=self._device, dtype=self._dtype)
             c2w = torch.empty(size, 4, 4, device=self._device, dtype=torch.float64)
-        held = len(self)
-        if held:
-            latents[:held], c2w[:held] = self._latents[:held], self._c2w[:held]
-        self._latents, self._c2w = latents, c2w
+        c2w[: len(self)] = self._c2w[: len(self)]
+        self._c2w = c2w
 
     def _thin(self) -> None:
         """Drops a quarter of the capacity: see the class."""
@@ -249,15 +258,15 @@ class Memory:
         order = shown.sort(descending=True, stable=True).indices[: self._capacity // 4]
         dropped = set(rows[order].tolist())
         kept = [row for row in range(len(self)) if row not in dropped]
-        for store in (self._latents, self._c2w):
-            store[: len(kept)] = store[kept]
+        self._latents.keep(kept)
+        self._c2w[: len(kept)] = self._c2w[kept]
         self._indices = [self._indices[row] for row in kept]
 
     def _find(self, index: int) -> int | None:
         row = bisect_left(self._indices, index)
         return row if row < len(self) and self._indices[row] == index else None
 
-    def _rows(self, indices: Iterable[int]) -> Tensor:
+    def _rows(self, indices: Iterable[int]) -> list[int]:
         wanted = list(indices)
         rows = [row for row in map(self._find, wanted) if row is not None]
         if len(rows) != len(wanted):
@@ -265,4 +274,4 @@ class Memory:
             raise StateError(
                 "latents are not in the memory", expected="indices that it holds", got=str(missing)
             )
-        return torch.tensor(rows, dtype=torch.int64, device=self._device)
+        return rows
