@@ -18,6 +18,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--connect", metavar="ADDR", help="a running server, for example tcp://127.0.0.1:5555"
     )
+    parser.add_argument(
+        "--server-key", metavar="KEY|FILE", help="the public key of a server of --connect that encrypts"
+    )
+    parser.add_argument(
+        "--client-key",
+        metavar="FILE",
+        help="the secret file of a key of our own, if that server lists clients",
+    )
     parser.add_argument("--preset", help="the world of the local server (default: tiny)")
     parser.add_argument("--image", metavar="NAME|FILE", help="a shipped seed image, or any picture")
     parser.add_argument(

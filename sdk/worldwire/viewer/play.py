@@ -34,7 +34,7 @@ def play(args: Namespace) -> int:
             remedy="leave one of them out",
         )
     script = _script(args.script, args.frames) if args.script else []
-    host: Host = RemoteHost(args.connect) if args.connect else LocalHost(_serve_arguments(args))
+    host = _host(args)
     start = Start(args.prompt, args.image, args.seed, args.view)
     problem = display_problem()
     with _terminable():
@@ -68,6 +68,16 @@ def display_problem() -> str | None:
 def _script(source: str, frames: int | None) -> list[Inputs]:
     script = load_script(source)
     return fit(script, frames) if frames else script
+
+
+def _host(args: Namespace) -> Host:
+    if args.connect:
+        return RemoteHost(args.connect, args.server_key, args.client_key)
+    if args.server_key or args.client_key:
+        raise ConfigError(
+            "keys are for a server that runs already", remedy="say where with --connect tcp://HOST:PORT"
+        )
+    return LocalHost(_serve_arguments(args))
 
 
 def _serve_arguments(args: Namespace) -> list[str]:
