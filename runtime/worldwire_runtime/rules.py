@@ -24,8 +24,8 @@ from worldwire_runtime.conditioning import (
     null_mouse,
 )
 from worldwire_runtime.config import WorldConfig
-from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model.dit import ClipConditions
+from worldwire_runtime.model.sampler import Velocity
 
 ACTION_SIZE = len(KEYS) + 2
 MEMORY_QUERIES = 2
@@ -57,6 +57,18 @@ class Clip:
         return len(self.window_c2w) - self.past
 
 
+class Sampling(Protocol):
+    """What rules ask of a denoiser, of one network or of experts that take turns."""
+
+    def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
+        """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
+        ...
+
+    def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """New latents [n, C, h, w] by the few-step sampler of the worlds trained here."""
+        ...
+
+
 class Rules(Protocol):
     """How one kind of network is used."""
 
@@ -81,7 +93,7 @@ class Rules(Protocol):
         """What the network is told."""
         ...
 
-    def generate(self, denoiser: Denoiser, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
+    def generate(self, denoiser: Sampling, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
         """Clean new latents [n, C, h, w]; context: memory and past [c, C, h, w]."""
         ...
 
@@ -139,7 +151,7 @@ class OwnRules:
             action_times=torch.cat([slots, places]),
         )
 
-    def generate(self, denoiser: Denoiser, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
+    def generate(self, denoiser: Sampling, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
         return denoiser.generate(self.conditions(clip), context, noise, self._config.sampler.steps)
 
 

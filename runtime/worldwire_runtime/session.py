@@ -230,7 +230,7 @@ class Session:
         if self._context is not None:
             return self._context.generate(memory, clip, noise, world.config.sampler.steps)
         context = torch.cat([memory.latents(slots), memory.latents(memory.newest(self._plan.past))])
-        return world.rules.generate(world.denoiser, clip, context, noise)
+        return world.rules.generate(world.denoiser_for(clip.view), clip, context, noise)
 
     def _show(
         self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer

@@ -4,47 +4,61 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldwire.api import WorldInfo
-from worldwire.errors import ConfigError, ImageError, MachineError
+from worldwire.errors import ConfigError, ImageError
+from worldwire_runtime.assembly import Networks, Place, assemble
 from worldwire_runtime.config import ClipPlan, WorldConfig
 from worldwire_runtime.decoder import Decoder, DecoderStream
 from worldwire_runtime.denoiser import Denoiser
+from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence, expert_denoisers, of_view
+from worldwire_runtime.footprint import Resident, check_gpu, check_memory
+from worldwire_runtime.machine import PRECISIONS, check_arithmetic, free_bytes, pick_device, pick_dtype
 from worldwire_runtime.memory import Memory
-from worldwire_runtime.model.checkpoint import load_module
-from worldwire_runtime.model.dit import DiT
-from worldwire_runtime.model.text import TinyTextEncoder
-from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.quantize.config import quantization_of
+from worldwire_runtime.released.rules import ReleasedRules
 from worldwire_runtime.rolling import RollingContext
 from worldwire_runtime.rules import OwnRules, Rules
 from worldwire_runtime.seed_images import SeedImages, check_picture
+from worldwire_runtime.sources import (
+    CONFIG_FILE,
+    DIT_FILE,
+    PRESETS,
+    TEXT_FILE,
+    VAE_FILE,
+    Source,
+    locate,
+    preset_folder,
+    preset_names,
+)
+
+__all__ = [
+    "CONFIG_FILE",
+    "DIT_FILE",
+    "PRECISIONS",
+    "PRESETS",
+    "TEXT_FILE",
+    "VAE_FILE",
+    "Session",
+    "StartPicture",
+    "World",
+    "pick_device",
+    "pick_dtype",
+    "preset_folder",
+    "preset_names",
+]
 
 log = logging.getLogger(__name__)
 
-PRESETS = Path(__file__).parent / "presets"
-CONFIG_FILE, DIT_FILE, VAE_FILE, TEXT_FILE = (
-    "config.json",
-    "dit.safetensors",
-    "vae.safetensors",
-    "text.safetensors",
-)
-PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-READ_PART = 0.95
-"""How far the loading is when all files were read."""
+TEXT_PLACES = ("device", "cpu")
 
 Progress = Callable[[float, str], None]
 
@@ -67,22 +81,31 @@ class World:
 
     def __init__(
         self,
-        config: WorldConfig,
-        dit: DiT,
-        vae: VAE,
-        text_encoder: TinyTextEncoder,
-        seed_images: SeedImages,
+        source: Source,
+        networks: Networks,
+        place: Place,
         *,
-        device: torch.device,
-        dtype: torch.dtype,
         compiled: bool = False,
     ):
-        self.config, self.seed_images, self.device, self.dtype = config, seed_images, device, dtype
-        self._vae = _settle(vae, device, dtype)
-        self._text_encoder = _settle(text_encoder, device, torch.float32)
-        self.denoiser = Denoiser(_settle(dit, device, dtype), config.sampler.shift, compiled=compiled)
+        config, device, dtype = source.config, place.device, place.dtype
+        self.config, self.device, self.dtype, self.weights = config, device, dtype, source.kind
+        self._precision = (
+            place.quantization.precision if place.quantization else str(dtype).removeprefix("torch.")
+        )
+        self.seed_images = SeedImages(source.seeds, config.height, config.width)
+        self._vae, self._text_encoder = networks.vae, networks.text
+        denoisers = {
+            name: Denoiser(dit, config.sampler.shift, compiled=compiled)
+            for name, dit in networks.transformers.items()
+        }
+        self.denoiser = next(iter(denoisers.values()))
+        self._experts = self._take_turns(networks, denoisers)
         self._decoder = Decoder(self._vae, compiled=compiled)
-        self.rules: Rules = OwnRules(config, device, dtype)
+        self.rules: Rules = (
+            ReleasedRules(config, device, dtype, self.encode_prompt)
+            if config.conventions == "released"
+            else OwnRules(config, device, dtype)
+        )
 
     @classmethod
     def load(
@@ -92,34 +115,46 @@ class World:
         precision: str = "auto",
         *,
         compiled: bool = False,
+        weights: str | Path | None = None,
+        attention: str | None = None,
+        vae_pruning: float | None = None,
+        text_on: str = "device",
         progress: Progress = _silent,
     ) -> World:
-        """Loads a shipped preset by its name, or a folder with the same files. Needs no network.
+        """Loads a shipped preset by its name, a folder with the same files, or the released model's folder.
 
-        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N". precision: "auto", "bfloat16" or
-        "float32"; "auto" is bfloat16 where the processor multiplies it natively. compiled: fuses the networks
-        with torch.compile, which takes a minute the first time and makes every later frame faster.
+        Needs no network. device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N". precision:
+        "auto", "bfloat16", "float32", or an 8-bit form (`worldwire_runtime.quantize`); "auto" is bfloat16
+        where the processor multiplies it natively. compiled: fuses the networks with torch.compile, which
+        takes a minute the first time and makes every later frame faster.
+        weights: a folder with the released files for a preset without weights, or "random" for timing.
+        attention: another mode, for random weights only. vae_pruning: 0, 0.5 or 0.75, of the released
+        decoders (the most pruned one that is there). text_on: "device" or "cpu", where a umT5 lives.
         progress: is called with the part that is done, 0 to 1, and what comes next, for people.
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
-        folder = preset_folder(preset)
-        place = pick_device(device)
-        dtype = pick_dtype(precision, place)
-        config = WorldConfig.from_file(folder / CONFIG_FILE)
-        with torch.device("meta"):
-            dit, vae, text = DiT(config.dit), VAE(config.vae), TinyTextEncoder(config.text)
-        files: list[tuple[nn.Module, str, torch.dtype]] = [
-            (dit, DIT_FILE, dtype),
-            (vae, VAE_FILE, dtype),
-            (text, TEXT_FILE, torch.float32),
-        ]
-        sizes = [_size(folder / name) for _, name, _ in files]
-        for number, (module, name, stored) in enumerate(files):
-            progress(READ_PART * sum(sizes[:number]) / max(1, sum(sizes)), f"reading {name}")
-            load_module(module, folder / name, dtype=stored)
-        progress(READ_PART, f"moving the weights to {place}")
-        seeds = SeedImages(folder / "seeds", config.height, config.width)
-        return cls(config, dit, vae, text, seeds, device=place, dtype=dtype, compiled=compiled)
+        source = locate(preset, weights, attention=attention, vae_pruning=vae_pruning)
+        place = _place(source.config, device, precision, text_on)
+        networks = assemble(source, place, progress)
+        progress(1.0, "ready")
+        return cls(source, networks, place, compiled=compiled)
+
+    def denoiser_for(self, view: str) -> Denoiser | ExpertDenoiser:
+        """What samples clips seen in a view."""
+        return of_view(self._experts, view) if self._experts else self.denoiser
+
+    def _take_turns(self, networks: Networks, denoisers: dict[str, Denoiser]) -> dict[str, ExpertDenoiser]:
+        """The experts by view; none for a world with one transformer."""
+        experts = self.config.experts
+        if experts is None:
+            return {}
+        taking = {
+            name: Expert(
+                denoiser, Residence(networks.transformers[name], self.device) if experts.offload else None
+            )
+            for name, denoiser in denoisers.items()
+        }
+        return expert_denoisers(taking, experts.boundary, self.config.sampler.shift)
 
     @property
     def info(self) -> WorldInfo:
@@ -134,7 +169,8 @@ class World:
             "seeds": self.seed_images.facts,
             "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
             "gpus": int(cuda),
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": self._precision,
+            "weights": self.weights,
         }
         return dataclasses.replace(info, extra=info.extra | here)
 
@@ -161,6 +197,13 @@ class World:
         if view is not None and view not in self.config.views:
             raise ConfigError("unknown view", expected=" or ".join(self.config.views), got=repr(view))
         if image is None and prompt is not None:
+            if not self.rules.draws_first_picture:
+                raise ImageError(
+                    "this world starts from a picture, not from words alone",
+                    expected=", ".join(self.seed_images.names) or "an image",
+                    got=f"the prompt {prompt!r}",
+                    remedy="pass an image beside the prompt",
+                )
             return StartPicture(None, prompt, view or self.config.views[0])
         if isinstance(image, np.ndarray):
             pixels = check_picture(image, self.config.height, self.config.width)
@@ -181,7 +224,7 @@ class World:
                 "the world %s was not trained on these words: %s", self.config.name, ", ".join(unknown)
             )
         with torch.inference_mode():
-            return self._text_encoder([prompt]).to(self.dtype)
+            return self._text_encoder([prompt]).to(self.device, self.dtype)
 
     def encode_image(self, pixels: NDArray[np.uint8]) -> Tensor:
         """The latent [1, C, h, w] of one picture uint8 [H, W, 3]."""
@@ -192,7 +235,11 @@ class World:
     def new_memory(self) -> Memory:
         """An empty memory on this world's device."""
         return Memory(
-            self.config.intrinsics, far_m=self.config.memory_far_m, device=self.device, dtype=self.dtype
+            self.config.intrinsics,
+            far_m=self.config.memory_far_m,
+            selection=self.config.memory_selection,
+            device=self.device,
+            dtype=self.dtype,
         )
 
     def new_context(self, plan: ClipPlan) -> RollingContext | None:
@@ -207,63 +254,24 @@ class World:
         return DecoderStream(self._decoder)
 
 
-def preset_folder(preset: str | Path) -> Path:
-    """The folder of a shipped preset, or the given folder."""
-    for folder in (PRESETS / str(preset), Path(preset)):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
-    raise ConfigError(
-        "unknown preset",
-        expected=" or ".join(preset_names()) + f", or a folder with a {CONFIG_FILE}",
-        got=repr(str(preset)),
-        remedy="`worldwire models list` shows what is installed",
+def _place(config: WorldConfig, device: str, precision: str, text_on: str) -> Place:
+    """Where the networks go and in which numbers, after the machine was asked whether they can."""
+    if text_on not in TEXT_PLACES:
+        raise ConfigError("unknown place of the text encoder", expected=" or ".join(TEXT_PLACES), got=text_on)
+    target = pick_device(device)
+    dtype = pick_dtype(precision, target)
+    quantization = quantization_of(precision, config.quantization)
+    check_arithmetic(quantization, target)
+    if device == "auto" and target.type == "cpu":
+        check_gpu(config)
+    resident = Resident(
+        bytes_per_weight=dtype.itemsize,
+        eight_bit=quantization.layers if quantization else None,
+        text=text_on == "device",
+        experts=1 if config.experts is None or config.experts.offload else 1 + len(config.views),
     )
-
-
-def preset_names() -> list[str]:
-    """The presets that this installation ships."""
-    return sorted(path.parent.name for path in PRESETS.glob(f"*/{CONFIG_FILE}"))
-
-
-def pick_device(device: str) -> torch.device:
-    """The device by its name; "auto" is a GPU if there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ConfigError("unknown device", expected="auto, cpu, cuda or cuda:N", got=repr(device))
-    place = torch.device(device)
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise MachineError(
-            f"there is no device {device}",
-            got=f"{torch.cuda.device_count()} CUDA devices",
-            remedy="use --device cpu",
-        )
-    return place
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format; "auto" is bfloat16 where the device multiplies it natively."""
-    if precision == "auto":
-        native = (
-            device.type == "cuda"
-            or torch.cpu._is_avx512_bf16_supported()
-            or torch.cpu._is_amx_tile_supported()
-        )
-        return torch.bfloat16 if native else torch.float32
-    if precision not in PRECISIONS:
-        raise ConfigError(
-            "unknown precision", expected="auto or " + " or ".join(PRECISIONS), got=repr(precision)
-        )
-    return PRECISIONS[precision]
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 if there is none: who reads it says so."""
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _settle(module: Network, device: torch.device, dtype: torch.dtype) -> Network:
-    return module.to(device, dtype).eval().requires_grad_(False)
+    check_memory(config, resident, free_bytes(target), str(target))
+    return Place(target, dtype, quantization, target if text_on == "device" else torch.device("cpu"))
 
 
 from worldwire_runtime.session import Session  # noqa: E402 - Session's module needs World's name only for types

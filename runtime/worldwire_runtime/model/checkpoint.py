@@ -57,7 +57,7 @@ def check_fit(module: nn.Module, shapes: Mapping[str, Sequence[int]], where: str
 
 
 def misfit(own: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
-    """Names by fault ("missing", "extra", "mis-shaped") of given tensors against the own ones; {} if all fit."""
+    """Names by fault ("missing", "extra", "mis-shaped") of given tensors against the own; {} if all fit."""
     faults = {
         "missing": sorted(own.keys() - given.keys()),
         "extra": sorted(given.keys() - own.keys()),

@@ -1,8 +1,8 @@
 """Weights as they lie in files: names, shapes and types without reading them, then one tensor at a time.
 
 Safetensors files, sharded ones (an index and its parts) and `.pth` files look the same from here. A network
-is filled without a second copy of it in memory: it is built on the meta device, each tensor is read, converted
-and given to it, and the read one is gone before the next.
+is filled without a second copy of it in memory: it is built on the meta device, each tensor is read,
+converted and given to it, and the read one is gone before the next.
 """
 
 from __future__ import annotations
@@ -95,20 +95,35 @@ def load_stored(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     where: str = "the file",
+    aliases: Mapping[str, str] | None = None,
     progress: Progress = lambda *_: None,
 ) -> None:
     """Fills a module that was built on the meta device; floating tensors become `dtype` (None: as stored).
 
+    aliases: names of the module that share the tensor of another name.
     Raises one CheckpointError that names every missing, extra and mis-shaped tensor, before any is read.
     """
-    check_fit(module, {name: entry.shape for name, entry in stored.items()}, where)
-    total, done, state = sum(entry.bytes for entry in stored.values()), 0, dict[str, Tensor]()
+    given = dict(stored) | {alias: stored[name] for alias, name in (aliases or {}).items() if name in stored}
+    check_fit(module, {name: entry.shape for name, entry in given.items()}, where)
+    read = read_each(stored, device=device, dtype=dtype, progress=progress)
+    state = dict(read)
+    state |= {alias: state[name] for alias, name in (aliases or {}).items()}
+    load_into(module, state, where=where, assign=True)
+
+
+def read_each(
+    stored: Mapping[str, StoredTensor],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda *_: None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors, one after the other, where and as they are wanted."""
+    total, done = sum(entry.bytes for entry in stored.values()), 0
     for name, entry in stored.items():
-        wanted = dtype if entry.dtype.is_floating_point else None
-        state[name] = entry.read().to(device=device, dtype=wanted)
+        yield name, entry.read().to(device=device, dtype=dtype if entry.dtype.is_floating_point else None)
         done += entry.bytes
         progress(done, total)
-    load_into(module, state, where=where, assign=True)
 
 
 # ---------------------------------------------------------------------- safetensors
@@ -154,7 +169,7 @@ def _read_bytes(path: Path, offset: int, shape: tuple[int, ...], dtype: torch.dt
     raw = torch.empty(prod(shape) * dtype.itemsize, dtype=torch.uint8)
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
-        view, filled = memoryview(raw.numpy()), 0
+        view, filled = raw.numpy().data, 0
         while filled < len(view):
             count = file.readinto(view[filled:])
             if not count:

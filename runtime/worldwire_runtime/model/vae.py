@@ -52,7 +52,7 @@ class VAEConfig:
     """Sizes of a VAE. The defaults are the released Wan2.2 VAE without its latent statistics.
 
     `decoder_res_blocks` None means `num_res_blocks` + 1, as released. `pruning_rate` narrows both base
-    widths (0.5 and 0.75 are the released light decoders), `encoder_pruning_rate` the encoder's instead (0: the
+    widths (0.5 and 0.75 are the released light decoders), `encoder_pruning_rate` that of the encoder (0: the
     light decoders go with the full encoder). `latent_mean` and `latent_std` have `z_dim`
     entries; None leaves latents as the encoder makes them. `session_start` says what the temporal
     up-sampling does with the first latent: Matrix-Game 3.0 runs it on zero history and drops the first of

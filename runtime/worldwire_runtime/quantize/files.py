@@ -8,7 +8,7 @@ one already, and plain weights are quantised while they are loaded.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from safetensors import SafetensorError
@@ -49,6 +49,19 @@ def load_quantised(
     prepare(dit, quantization, {name for name in names if name + GAIN in stored})
     state = as_rows(stored, {name + WEIGHT for name in names}, FORMATS[quantization.arithmetic], dtype)
     load_into(dit, state, where=str(path), assign=True)
+
+
+def quantised_state(
+    dit: DiT, tensors: Iterable[tuple[str, Tensor]], quantization: Quantization, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Puts 8-bit layers into `dit` (on the meta device); the state, of plain weights that come one by one."""
+    weights = {name + WEIGHT for name in layer_names(dit, quantization.layers)}
+    prepare(dit, quantization, set())
+    kind = FORMATS[quantization.arithmetic]
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        state |= as_rows({name: tensor}, weights, kind, dtype)
+    return state
 
 
 def save_quantised(dit: DiT, path: str | os.PathLike[str]) -> None:

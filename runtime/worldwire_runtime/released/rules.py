@@ -18,13 +18,12 @@ from worldwire_runtime.camera.inferred import inferred_inputs
 from worldwire_runtime.camera.released import QUERY_STRIDE
 from worldwire_runtime.conditioning import null_keyboard, null_mouse, released_plucker
 from worldwire_runtime.config import WorldConfig
-from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model.action import released_padding
 from worldwire_runtime.model.config import ActionConfig
 from worldwire_runtime.model.dit import ClipConditions
 from worldwire_runtime.model.sampler import Schedule, UniPC, Velocity, guided, released_schedule
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
-from worldwire_runtime.rules import Clip, action_vectors
+from worldwire_runtime.rules import Clip, Sampling, action_vectors
 
 EncodePrompt = Callable[[str], Tensor]
 MOUSE_SIGNS = (-1.0, 1.0)  # its positive mouse pitch turns the camera down (section 4.1), ours looks up
@@ -88,7 +87,7 @@ class ReleasedRules:
             window_times=torch.arange(window, device=self._device) + clip.first,
         )
 
-    def generate(self, denoiser: Denoiser, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
+    def generate(self, denoiser: Sampling, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
         """By UniPC; with guidance where the sampler says so (base model)."""
         sampler = self._config.sampler
         context, start = context.transpose(0, 1)[None], noise.transpose(0, 1)[None]

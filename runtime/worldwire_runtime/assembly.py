@@ -1,0 +1,259 @@
+"""From files to networks on their device: each tensor is read, converted and moved once.
+
+Our own files, released trees, and random weights in the right shapes, for timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldwire.errors import ConfigError
+from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.model.checkpoint import check_fit, load_into, load_module
+from worldwire_runtime.model.dit import DiT
+from worldwire_runtime.model.random_weights import random_tensors
+from worldwire_runtime.model.stored import Progress as BytesRead
+from worldwire_runtime.model.stored import Stored, load_stored, open_weights, read_each
+from worldwire_runtime.model.text import (
+    PromptEncoder,
+    RandomPromptEncoder,
+    TextEncoder,
+    TinyTextConfig,
+    TinyTextEncoder,
+    UMT5Encoder,
+)
+from worldwire_runtime.model.vae import VAE, VAEConfig
+from worldwire_runtime.quantize.config import Quantization
+from worldwire_runtime.released.names import DECODER_PARTS, ENCODER_PARTS, select_network, select_vae
+from worldwire_runtime.released.tree import (
+    EXPERT_FOLDERS,
+    FULL_VAE,
+    LIGHT_VAES,
+    TEXT_ENCODER,
+    TOKENIZER,
+    ReleasedTree,
+    read_transformer_config,
+)
+from worldwire_runtime.sources import DIT_FILE, TEXT_FILE, VAE_FILE, Source
+
+RANDOM_SEED = 0
+CPU = torch.device("cpu")
+ONLY = ""  # the name of the transformer of a world without experts
+
+Progress = Callable[[float, str], None]
+"""(the part that is done, 0 to 1, what comes next for people)"""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What plays a world. transformers: one under `ONLY`, or experts under the keys of `EXPERT_FOLDERS`."""
+
+    transformers: dict[str, DiT]
+    vae: VAE
+    text: TextEncoder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in which numbers networks live. text: device of a umT5 encoder."""
+
+    device: torch.device
+    dtype: torch.dtype
+    quantization: Quantization | None = None
+    text: torch.device = CPU
+
+
+def assemble(source: Source, place: Place, progress: Progress = lambda *_: None) -> Networks:
+    """Builds and fills the networks of a world.
+
+    Raises CheckpointError for files that do not fit before the first of their tensors is read.
+    """
+    config = source.config
+    if source.own is not None:
+        return _own_networks(config, source.own, place, progress)
+    if source.tree is None:
+        return _random_networks(config, place, progress)
+    return _released_networks(source, source.tree, place, progress)
+
+
+def _own_networks(config: WorldConfig, folder: Path, place: Place, progress: Progress) -> Networks:
+    if not isinstance(config.text, TinyTextConfig) or config.experts is not None:
+        raise ConfigError(
+            "a folder of our own files has one transformer and the small text encoder", got=config.name
+        )
+    with torch.device("meta"):
+        dit, vae, text = DiT(config.dit), VAE(config.vae), TinyTextEncoder(config.text)
+    sizes = [_size(folder / name) for name in (DIT_FILE, VAE_FILE, TEXT_FILE)]
+    ends = [sum(sizes[:count]) / max(1, sum(sizes)) for count in range(len(sizes))]
+    progress(ends[0], f"reading {DIT_FILE}")
+    if place.quantization is None:
+        load_module(dit, folder / DIT_FILE, dtype=place.dtype)
+    else:
+        from worldwire_runtime.quantize.files import load_quantised
+
+        load_quantised(dit, folder / DIT_FILE, place.quantization, place.dtype)
+    progress(ends[1], f"reading {VAE_FILE}")
+    load_module(vae, folder / VAE_FILE, dtype=place.dtype)
+    progress(ends[2], f"reading {TEXT_FILE}")
+    load_module(text, folder / TEXT_FILE, dtype=torch.float32)
+    return Networks({ONLY: settled(dit, place)}, settled(vae, place), text.to(place.device).eval())
+
+
+def _random_networks(config: WorldConfig, place: Place, progress: Progress) -> Networks:
+    """Weights in the right shapes, made where they are needed; prompts become random vectors."""
+    names = (ONLY,) if config.experts is None else tuple(EXPERT_FOLDERS)
+    generator = torch.Generator(place.device).manual_seed(RANDOM_SEED)
+    transformers = {}
+    for index, name in enumerate(names):
+        progress(index / (len(names) + 1), "making random weights")
+        transformers[name] = _random_transformer(config, place, generator)
+    with torch.device("meta"):
+        vae = VAE(config.vae)
+    load_into(vae, dict(random_tensors(vae, place.dtype, generator)), assign=True)
+    text = RandomPromptEncoder(config.dit.text_len, config.dit.text_dim)
+    return Networks(transformers, settled(vae, place), text)
+
+
+def _random_transformer(config: WorldConfig, place: Place, generator: torch.Generator) -> DiT:
+    with torch.device("meta"):
+        dit = DiT(config.dit)
+    tensors = random_tensors(dit, place.dtype, generator)
+    if place.quantization is None:
+        state = dict(tensors)
+    else:
+        from worldwire_runtime.quantize.files import quantised_state
+
+        state = quantised_state(dit, tensors, place.quantization, place.dtype)
+    load_into(dit, state, assign=True)
+    return _parked(dit, config, place)
+
+
+def _released_networks(source: Source, tree: ReleasedTree, place: Place, progress: Progress) -> Networks:
+    config = source.config
+    transformers = _transformer_files(config, tree, source.transformer)
+    vae_stored = vae_tensors(config.vae, tree)
+    text_file = tree.need(f"{TEXT_ENCODER}.pth", tree.text_encoder)
+    text_stored = open_weights(text_file)
+    opened = {name: open_weights(path) for name, path in transformers.items()}
+    meter = _Meter(progress, [*opened.values(), vae_stored, text_stored])
+
+    networks = {}
+    for name, stored in opened.items():
+        with torch.device("meta"):
+            dit = DiT(config.dit)
+        chosen = select_network(stored, dit.state_dict().keys()).stored
+        where = str(transformers[name])
+        _fill_transformer(dit, chosen, _parking(config, place), where, meter(f"reading {where}"))
+        networks[name] = settled(dit, _parking(config, place))
+    with torch.device("meta"):
+        vae = VAE(config.vae)
+    options: dict[str, Any] = {"dtype": place.dtype, "device": place.device}
+    load_stored(vae, vae_stored, where="the VAE files", progress=meter("reading the VAE"), **options)
+    text = _released_text(config, tree, text_stored, place, meter("reading the text encoder"))
+    return Networks(networks, settled(vae, place), text)
+
+
+def _transformer_files(config: WorldConfig, tree: ReleasedTree, name: str | None) -> dict[str, Path]:
+    """By the name under which `Networks` knows it. Of the experts for high noise, one view's will do."""
+    if config.experts is None:
+        return {ONLY: tree.transformer(name)}
+    wanted = {"low": tree.transformer(EXPERT_FOLDERS["low"])}
+    high = {key: folder for key, folder in EXPERT_FOLDERS.items() if key != "low"}
+    wanted |= {key: tree.transformers[folder] for key, folder in high.items() if folder in tree.transformers}
+    if len(wanted) == 1:
+        tree.transformer(next(iter(high.values())))
+    for path in wanted.values():
+        if (stated := read_transformer_config(path)) != config.dit:
+            raise ConfigError(f"{path.parent} is of another size", expected=str(config.dit), got=str(stated))
+    return wanted
+
+
+def _fill_transformer(dit: DiT, stored: Stored, place: Place, where: str, progress: BytesRead) -> None:
+    """Weights as `place` wants them; in 8 bits they are quantised one by one as they come in."""
+    if place.quantization is None:
+        load_stored(dit, stored, dtype=place.dtype, device=place.device, where=where, progress=progress)
+        return
+    from worldwire_runtime.quantize.files import quantised_state
+
+    check_fit(dit, {name: entry.shape for name, entry in stored.items()}, where)
+    tensors = read_each(stored, device=place.device, progress=progress)
+    load_into(dit, quantised_state(dit, tensors, place.quantization, place.dtype), where=where, assign=True)
+
+
+def vae_tensors(config: VAEConfig, tree: ReleasedTree) -> Stored:
+    """The tensors of the tree's VAE: all of the full one's, or its encoder's and a light one's decoder's."""
+    decoder_blocks = config.decoder_res_blocks or config.num_res_blocks + 1
+    blocks = (config.num_res_blocks, decoder_blocks)
+    full = open_weights(tree.need(f"{FULL_VAE}.pth", tree.full_vae))
+    if not config.pruning_rate:
+        return select_vae(full, (*ENCODER_PARTS, *DECODER_PARTS), blocks).stored
+    name = LIGHT_VAES.get(config.pruning_rate, f"a VAE pruned by {config.pruning_rate}")
+    light = open_weights(tree.need(f"{name}.pth", tree.light_vaes.get(config.pruning_rate)))
+    encoder, decoder = select_vae(full, ENCODER_PARTS, blocks), select_vae(light, DECODER_PARTS, blocks)
+    return encoder.stored | decoder.stored
+
+
+def _released_text(
+    config: WorldConfig, tree: ReleasedTree, stored: Stored, place: Place, progress: BytesRead
+) -> TextEncoder:
+    """umT5. On a CPU its numbers stay as they are stored: a mapped `.pth` then takes no memory of its own."""
+    if isinstance(config.text, TinyTextConfig):
+        raise ConfigError("released weights come with umT5", expected="the sizes of umT5", got="a vocabulary")
+    with torch.device("meta"):
+        encoder = UMT5Encoder(config.text)
+    names = encoder.official_names()
+    chosen = select_network(stored, names).stored
+    load_stored(
+        encoder.model,
+        {names.get(name, name): entry for name, entry in chosen.items()},
+        dtype=None if place.text.type == "cpu" else place.dtype,
+        device=place.text,
+        where=str(tree.text_encoder),
+        aliases=encoder.aliases(),
+        progress=progress,
+    )
+    folder = tree.need(TOKENIZER, tree.tokenizer)
+    return PromptEncoder.from_parts(encoder.eval().requires_grad_(False), folder, config.dit.text_len)
+
+
+def _parking(config: WorldConfig, place: Place) -> Place:
+    """Experts that take turns wait in the main memory."""
+    offloaded = config.experts is not None and config.experts.offload
+    return replace(place, device=CPU) if offloaded else place
+
+
+def _parked(dit: DiT, config: WorldConfig, place: Place) -> DiT:
+    return settled(dit, _parking(config, place))
+
+
+def settled(module: Any, place: Place) -> Any:
+    """A network at its place, for inference."""
+    return module.to(place.device, place.dtype).eval().requires_grad_(False)
+
+
+class _Meter:
+    """Progress over several files."""
+
+    def __init__(self, progress: Progress, files: list[Stored]) -> None:
+        self._progress, self._before = progress, 0
+        self._total = max(1, sum(entry.bytes for stored in files for entry in stored.values()))
+
+    def __call__(self, stage: str) -> BytesRead:
+        """The progress of the next file."""
+        start = self._before
+
+        def report(done: int, _: int) -> None:
+            self._before = start + done
+            self._progress(min(1.0, self._before / self._total), stage)
+
+        return report
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 for one that is not there: reading it says so."""
+    return path.stat().st_size if path.is_file() else 0

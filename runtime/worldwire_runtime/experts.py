@@ -1,0 +1,108 @@
+"""Two transformers that take turns by noise level, and where the one that rests waits.
+
+The high-noise expert lays out a clip, the low-noise one finishes it (paper: 28B); the former exists for each
+view. Whichever is not at work may wait in the main memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from worldwire.errors import ConfigError
+from worldwire_runtime.denoiser import Denoiser
+from worldwire_runtime.model.dit import ClipConditions
+from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule
+
+HIGH_OF_VIEW = {"first": "high_first", "third": "high_third"}
+LOW = "low"
+
+
+class Residence:
+    """Brings a network's weights to a device and lets them go again; the main memory keeps them all along.
+
+    Pinned there, they cross at the full rate of the bus, and nothing has to be written back.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._device = device
+        self._tensors = [*network.parameters(), *network.buffers()]
+        if device.type == "cuda":
+            for tensor in self._tensors:
+                tensor.data = tensor.data.pin_memory()
+        self._kept = [tensor.data for tensor in self._tensors]
+
+    def bring(self) -> None:
+        """Puts the weights onto the device; does nothing if they are there."""
+        for tensor, kept in zip(self._tensors, self._kept, strict=True):
+            if tensor.data is kept or tensor.device != self._device:
+                tensor.data = kept.to(self._device, non_blocking=True)
+
+    def leave(self) -> None:
+        """Frees the device's memory."""
+        for tensor, kept in zip(self._tensors, self._kept, strict=True):
+            tensor.data = kept
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One transformer's denoiser; residence: None where it stays on the device."""
+
+    denoiser: Denoiser
+    residence: Residence | None = None
+
+
+class ExpertDenoiser:
+    """The experts of one view as one denoiser.
+
+    boundary: timesteps from here on up are the high-noise expert's. shift: of the noise levels.
+    """
+
+    def __init__(self, high: Expert, low: Expert, boundary: float, shift: float) -> None:
+        self._high, self._low, self._boundary, self._shift = high, low, boundary, shift
+
+    def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """New latents [n, C, h, w] from noise of that shape; context: [c, C, h, w], memory first."""
+        velocity = self.velocity(conditions, context.transpose(0, 1)[None])
+        start = noise.transpose(0, 1)[None].float()
+        return euler(velocity, start, flow_schedule(steps, self._shift))[0].transpose(0, 1)
+
+    def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
+        """The network as a function of noisy latents and timestep; an expert prepares at its first step."""
+        prepared: dict[int, Velocity] = {}
+
+        def velocity(x: Tensor, timestep: float) -> Tensor:
+            expert, other = self._by_noise(timestep)
+            if id(expert) not in prepared:
+                if other.residence is not None:
+                    other.residence.leave()
+                if expert.residence is not None:
+                    expert.residence.bring()
+                prepared[id(expert)] = expert.denoiser.velocity(conditions, context)
+            return prepared[id(expert)](x, timestep)
+
+        return velocity
+
+    def _by_noise(self, timestep: float) -> tuple[Expert, Expert]:
+        pair = self._high, self._low
+        return pair if timestep >= self._boundary else pair[::-1]
+
+
+def expert_denoisers(experts: dict[str, Expert], boundary: float, shift: float) -> dict[str, ExpertDenoiser]:
+    """A denoiser for each view whose high-noise expert is there."""
+    return {
+        view: ExpertDenoiser(experts[name], experts[LOW], boundary, shift)
+        for view, name in HIGH_OF_VIEW.items()
+        if name in experts
+    }
+
+
+def of_view(denoisers: dict[str, ExpertDenoiser], view: str) -> ExpertDenoiser:
+    """The denoiser for a view; ConfigError if its expert was not loaded."""
+    if view not in denoisers:
+        raise ConfigError(
+            "this world has no expert for the view", expected=" or ".join(denoisers), got=repr(view)
+        )
+    return denoisers[view]

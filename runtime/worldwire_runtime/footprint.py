@@ -1,0 +1,187 @@
+"""How much memory a world takes, estimated from its configuration alone: said before anything is loaded.
+
+Weights are counted exactly; the memory of a clip is the sum of the few large tensors that are alive at once
+(`docs/released_checkpoints.md` compares the estimates with measured peaks where there are any).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from worldwire.errors import MachineError
+from worldwire_runtime.config import ClipPlan, WorldConfig
+from worldwire_runtime.model.config import PATCH, DiTConfig
+from worldwire_runtime.model.dit import DiT
+from worldwire_runtime.model.text import TinyTextConfig, UMT5Config
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAE, VAEConfig
+from worldwire_runtime.quantize.layers import layer_names
+from worldwire_runtime.usage import GIB
+
+BF16_BYTES, FLOAT32_BYTES = 2, 4
+DRIVER_BYTES = GIB  # CUDA context, library workspaces, the allocator's fragments
+KEPT_LATENTS = 4096  # of a session's memory
+# Tensors of the named width that are alive at once in the hungriest place.
+FFN_BUFFERS, STREAM_BUFFERS, DECODER_BUFFERS = 2, 6, 4
+LEAST_OF_A_GPU = 1_000_000_000
+"""Transformers of more parameters are no pleasure without a GPU."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """What of a world is where, and in which numbers.
+
+    bytes_per_weight: of the networks (4: float32, 2: bfloat16). eight_bit: which linears are stored in 8 bits
+    ("attention", "all" or None). text: whether the text encoder is on the device. experts: how many
+    transformers are on the device at once.
+    """
+
+    bytes_per_weight: int = BF16_BYTES
+    eight_bit: str | None = None
+    text: bool = True
+    experts: int = 1
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes on the device by part, at the peak of a clip; and bytes of the main memory."""
+
+    device: dict[str, int]
+    host: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(self.device.values())
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(self.host.values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in self.device.items())
+        return f"{self.device_bytes / GIB:.1f} GiB ({parts})"
+
+
+def memory_estimate(config: WorldConfig, resident: Resident, plan: ClipPlan | None = None) -> Footprint:
+    """The peak of one session that plays `plan` (the default one)."""
+    plan = plan or config.plan()
+    transformer = transformer_bytes(config.dit, resident)
+    text = text_encoder_bytes(config.text, resident)
+    total = 1 if config.experts is None else 1 + len(config.views)
+    device = {
+        "transformer": transformer * min(total, resident.experts),
+        "VAE": _parameters(config.vae) * resident.bytes_per_weight,
+        "text encoder": text if resident.text else 0,
+        "clip": _clip_bytes(config, plan, resident),
+        "memory": _latent_cells(config) * config.dit.in_dim * KEPT_LATENTS * resident.bytes_per_weight,
+        "driver": DRIVER_BYTES,
+    }
+    host = {
+        "resting experts": transformer * (total - min(total, resident.experts)),
+        "text encoder": 0 if resident.text else text,
+    }
+    return Footprint(device, host)
+
+
+def transformer_bytes(config: DiTConfig, resident: Resident) -> int:
+    """One transformer's weights; the 8-bit ones take a byte each."""
+    small = _eight_bit_weights(config, resident.eight_bit) if resident.eight_bit else 0
+    return _parameters(config) * resident.bytes_per_weight - small * (resident.bytes_per_weight - 1)
+
+
+def text_encoder_bytes(config: TinyTextConfig | UMT5Config, resident: Resident) -> int:
+    """umT5 is kept in bfloat16 off the device, whatever the networks are in."""
+    if isinstance(config, TinyTextConfig):
+        return (len(config.vocabulary) + config.text_len) * config.text_dim * FLOAT32_BYTES
+    attention, ffn = 4 * config.dim * config.dim_attn, 3 * config.dim * config.dim_ffn
+    block = attention + ffn + 2 * config.dim + config.num_buckets * config.num_heads
+    count = config.vocab * config.dim + config.num_layers * block + config.dim
+    return count * (resident.bytes_per_weight if resident.text else BF16_BYTES)
+
+
+def what_fits(config: WorldConfig, resident: Resident, free_bytes: int) -> Iterator[tuple[str, Footprint]]:
+    """Ways to make a world fit, the least painful first, each with what it takes."""
+    light = replace(config, vae=replace(config.vae, pruning_rate=0.75, encoder_pruning_rate=0.0))
+    off = replace(resident, text=False)
+    eight = replace(off, eight_bit="all")
+    for words, smaller, parts in (
+        ("--text-on cpu", config, off),
+        ("--text-on cpu --vae-pruning 0.75", light, off),
+        ("--text-on cpu --precision int8", config, eight),
+        ("--text-on cpu --vae-pruning 0.75 --precision int8", light, eight),
+    ):
+        footprint = memory_estimate(smaller, parts)
+        if footprint.device_bytes <= free_bytes:
+            yield words, footprint
+
+
+def check_memory(config: WorldConfig, resident: Resident, free_bytes: int, where: str) -> Footprint:
+    """The estimate, or the MachineError that it exceeds `free_bytes`, with what would fit."""
+    footprint = memory_estimate(config, resident)
+    if footprint.device_bytes <= free_bytes:
+        return footprint
+    words, smaller = next(what_fits(config, resident, free_bytes), ("", None))
+    raise MachineError(
+        f"{config.name} needs more memory than {where} has free",
+        expected=str(footprint),
+        got=f"{free_bytes / GIB:.1f} GiB free",
+        remedy=f"{words} takes {smaller}"
+        if smaller
+        else "no option of this world fits: play `--preset tiny`",
+    )
+
+
+def check_gpu(config: WorldConfig) -> None:
+    """MachineError for a world that is too large to be played without a GPU by accident."""
+    if _parameters(config.dit) > LEAST_OF_A_GPU:
+        raise MachineError(
+            f"{config.name} needs a GPU, and there is none",
+            expected="a CUDA device with " + str(memory_estimate(config, Resident(text=False))),
+            got="no CUDA device",
+            remedy="play `--preset tiny`; `--device cpu` plays this one all the same, at minutes per clip",
+        )
+
+
+# ---------------------------------------------------------------------- the parts
+
+
+def _clip_bytes(config: WorldConfig, plan: ClipPlan, resident: Resident) -> int:
+    """What a clip leaves for its steps, and the larger of a forward's and a decoder call's own tensors."""
+    dit = config.dit
+    latents = max(plan.first, plan.memory + plan.past + plan.new)
+    tokens = latents * _latent_cells(config) // (PATCH[0] * PATCH[1])
+    width = resident.bytes_per_weight
+    camera = 2 * dit.num_layers * tokens * dit.dim * width
+    text = 2 * dit.num_layers * dit.text_len * dit.dim * width
+    keys = 0 if dit.attention == "joint" else 2 * dit.num_layers * tokens * dit.dim * width
+    forward = tokens * (FFN_BUFFERS * dit.ffn_dim * width + STREAM_BUFFERS * dit.dim * FLOAT32_BYTES)
+    return camera + text + keys + max(forward, _decoding_bytes(config, width))
+
+
+def _decoding_bytes(config: WorldConfig, width: int) -> int:
+    """One latent's frames at half resolution, where the decoder's last stage begins twice as wide."""
+    pixels = config.height * config.width // 4
+    return DECODER_BUFFERS * FRAMES_PER_LATENT * pixels * 2 * config.vae.decoder_width * width
+
+
+def _latent_cells(config: WorldConfig) -> int:
+    rows, columns = config.latent_hw
+    return rows * columns
+
+
+@lru_cache
+def _parameters(config: DiTConfig | VAEConfig) -> int:
+    with torch.device("meta"):
+        network: nn.Module = DiT(config) if isinstance(config, DiTConfig) else VAE(config)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@lru_cache
+def _eight_bit_weights(config: DiTConfig, layers: str) -> int:
+    with torch.device("meta"):
+        dit = DiT(config)
+    return sum(dit.get_parameter(f"{name}.weight").numel() for name in layer_names(dit, layers))
