@@ -25,6 +25,7 @@ from worldwire_training.losses import (
     mix_in_levels,
     sample_noise_levels,
 )
+from worldwire_training.rolling_context import rolling_cache
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,28 @@ class BaseModel(nn.Module):
         """
         prepared = self.dit.prepare(self.conditions(batch))
         draws, seen = len(noisy) // len(batch.latents), context.shape[2]
-        if draws == 1 or not seen:
+        attention = self.dit.config.attention
+        if attention == "joint" or not seen or (attention == "cached" and draws == 1):
             prepared = repeat_clip(prepared, draws)
             latents = torch.cat([context.repeat_interleave(draws, 0), noisy], dim=2)
             return self.dit(latents, clip_timesteps(sigma, seen, noisy.shape[2]), prepared, seen)
-        cache = repeat_cache(self.dit.encode_context(context, prepared), len(context), draws)
-        new = repeat_clip(prepared, draws)
-        return self.dit.denoise(noisy, clip_timesteps(sigma, 0, noisy.shape[2]), new, cache)
+        if attention == "rolling":
+            cache = rolling_cache(self.dit, context, prepared, batch.shape)
+        else:
+            cache = self.dit.encode_context(context, prepared)
+        new = repeat_clip(prepared.part(seen, prepared.latents), draws)
+        times = clip_timesteps(sigma, 0, noisy.shape[2])
+        return self.dit.denoise(noisy, times, new, repeat_cache(cache, len(context), draws))
+
+
+def check_draws(world: WorldConfig, noise: NoiseConfig) -> None:
+    """ConfigError for several noise draws with an attention whose context sees the new latents."""
+    if world.dit.attention == "joint" and noise.draws > 1:
+        raise ConfigError(
+            "several noise draws need a context that does not see the new latents",
+            expected="noise.draws = 1 with attention joint",
+            got=f"noise.draws = {noise.draws}",
+        )
 
 
 def text_config(world: WorldConfig) -> TinyTextConfig:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from worldwire_runtime.config import WorldConfig
 from worldwire_training.base_config import BaseConfig
-from worldwire_training.base_model import BaseModel, clip_losses
+from worldwire_training.base_model import BaseModel, check_draws, clip_losses
 from worldwire_training.clip_sampler import FULL_PAST, ClipBatch, ClipSampler, Shape, ShapeSchedule
 from worldwire_training.common import EMA, Budget, Ranks, average_gradients, warmup_stable_decay
 from worldwire_training.latents import LatentStore
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "base.pt"
 WARM_UP_SEED = 0
-OWN_STREAM = 0x0E
+OWN_STREAM, ERA_STREAM = 0x0E, 0x0F
 
 
 class BaseTrainer(Trainer):
@@ -55,6 +55,7 @@ class BaseTrainer(Trainer):
     ) -> None:
         """`start`: networks to begin with instead of random ones (the same on every rank)."""
         super().__init__(config, ranks, validator)
+        check_draws(world, config.noise)
         self.config = config
         torch.manual_seed(config.seed)
         self.model = (start or BaseModel.build(world)).to(ranks.device)
@@ -114,7 +115,7 @@ class BaseTrainer(Trainer):
         drops = self.schedule.drops(shape, self.config.drops)
         samples = self.schedule.samples(shape)
         if not own:
-            return self._sampler.sample(shape, samples, generator, drops)
+            return self._sampler.sample(shape, samples, generator, drops, self._position(shape))
         walks = Walks.begin(self._sampler, shape, 1 + own, samples, generator, drops)
         steps, shift = self.config.noise.sampler_steps, self.config.noise.shift
         walk_on(self.model, walks, shape, own, steps=steps, shift=shift, generator=generator)
@@ -126,6 +127,16 @@ class BaseTrainer(Trainer):
         most = self._most_own(shape)
         return (
             int(draw.integers(1, most + 1)) if draw.random() < self.config.own_context.share and most else 0
+        )
+
+    def _position(self, shape: Shape) -> int:
+        """Where in its era this step's clips stand (`rolling` attention), the same on every rank."""
+        world, store = self._sampler.world, self._sampler.store
+        if world.dit.attention != "rolling" or shape.past < FULL_PAST:
+            return 0
+        most = min(world.rolling_latents, store.latents_per_episode - shape.memory) - shape.window
+        return int(
+            np.random.default_rng((self.config.seed, self.step, ERA_STREAM)).integers(max(0, most) + 1)
         )
 
     def _most_own(self, shape: Shape) -> int:

@@ -41,17 +41,21 @@ MOST_POSES_DROPPED = 0.8
 
 @dataclass(frozen=True)
 class Shape:
-    """How many latents a clip holds, and how often steps take this shape (relative weight)."""
+    """How many latents a clip holds, and how often steps take this shape (relative weight).
+
+    rolled: clean clips of `new` latents between past and new ones, for `rolling` attention alone.
+    """
 
     memory: int
     past: int
     new: int
     weight: float = 1.0
+    rolled: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.memory, self.past) < 0 or self.new < 1 or self.weight <= 0:
+        if min(self.memory, self.past, self.rolled) < 0 or self.new < 1 or self.weight <= 0:
             raise ConfigError("a clip shape is impossible", got=str(self))
-        if self.past == 0 and (self.memory or self.new != 1):
+        if self.past == 0 and (self.memory or self.rolled or self.new != 1):
             raise ConfigError(
                 "a clip without past starts a session from its prompt",
                 expected="no memory and one new latent",
@@ -61,16 +65,17 @@ class Shape:
     @property
     def context(self) -> int:
         """Clean latents in front of the new ones."""
-        return self.memory + self.past
+        return self.memory + self.past + self.rolled * self.new
 
     @property
     def window(self) -> int:
         """Past and new latents."""
-        return self.past + self.new
+        return self.past + self.rolled * self.new + self.new
 
     @property
     def name(self) -> str:
-        return f"{self.memory}+{self.past}+{self.new}"
+        rolled = f"+{self.rolled}x{self.new}" if self.rolled else ""
+        return f"{self.memory}+{self.past}{rolled}+{self.new}"
 
 
 @dataclass(frozen=True)
@@ -121,19 +126,22 @@ class ClipBatch:
     started: Tensor  # [B, 4 * (W + 2)] bool: frames of the session, not from before it
     prompt_tokens: Tensor  # [B, T] int64
     told: Told
+    slots: Tensor  # [M] int64, the numbers of the memory slots
+    position: int  # of the window's first latent in its era (0 unless attention is `rolling`)
     window_time_start: int
 
     def conditions(self, text: Tensor) -> ClipConditions:
         """What the model is told, with `text` [B, T, text_dim] from the text encoder."""
-        device = self.latents.device
+        places = torch.arange(self.shape.window, device=self.latents.device) + self.position
         return ClipConditions(
             text=text,
             plucker=self.plucker,
             keyboard=self.keyboard,
             mouse=self.mouse,
-            memory_times=torch.arange(self.shape.memory, device=device),
-            window_times=torch.arange(self.shape.window, device=device) + self.window_time_start,
+            memory_times=self.slots,
+            window_times=places + self.window_time_start,
             pose_known=self.told.pose,
+            action_times=torch.cat([self.slots, places]),
         )
 
     def null_actions(self) -> ClipBatch:
@@ -194,22 +202,38 @@ class ClipSampler:
         self.store, self.world = store, world
         self.random_memory = random_memory
 
-    def sample(self, shape: Shape, samples: int, generator: torch.Generator, drops: DropRates) -> ClipBatch:
-        """`samples` clips of one shape at random places; `drops` are the rates for this shape."""
-        places = self.places(shape, samples, generator)
-        return self.cut(shape, places, self.told(shape, samples, generator, drops), generator)
+    def sample(
+        self,
+        shape: Shape,
+        samples: int,
+        generator: torch.Generator,
+        drops: DropRates,
+        position: int = 0,
+    ) -> ClipBatch:
+        """`samples` clips of one shape at random places; `drops` are the rates for this shape.
+
+        position: so many latents before the window its era began (`rolling` attention).
+        """
+        places = self.places(shape, samples, generator, position=position)
+        told = self.told(shape, samples, generator, drops)
+        return self.cut(shape, places, told, generator, position)
 
     def cut(
-        self, shape: Shape, places: Places, told: Told, generator: torch.Generator | None = None
+        self,
+        shape: Shape,
+        places: Places,
+        told: Told,
+        generator: torch.Generator | None = None,
+        position: int = 0,
     ) -> ClipBatch:
-        """The clips at `places`; without a generator every memory slot holds the best latent."""
+        """The clips at `places`; without a generator every memory slot holds the best latent, in order."""
         episode = places.episode[:, None]
         window = places.start[:, None] + torch.arange(shape.window, device=episode.device)
         chosen = torch.cat([self._recall(shape, places, generator), window], dim=1)
         frame = action_frames(places.start, shape.window)
         started = frame > FRAMES_PER_LATENT * places.origin[:, None]
         keyboard, mouse = self._actions(places.episode, frame, started, told.keys)
-        anchor = window[:, max(shape.past - 1, 0)]
+        anchor = window[:, max(shape.past - 1, 0)] - position
         return ClipBatch(
             shape=shape,
             latents=self._gather(places, chosen),
@@ -219,17 +243,28 @@ class ClipSampler:
             started=started,
             prompt_tokens=self.store.prompt_tokens[places.episode],
             told=told,
+            slots=self._slots(shape, generator),
+            position=position,
             window_time_start=self.world.window_time_start,
         )
 
-    def places(self, shape: Shape, samples: int, generator: torch.Generator) -> Places:
-        """Random places where a clip of this shape has enough before and after it."""
+    def places(
+        self,
+        shape: Shape,
+        samples: int,
+        generator: torch.Generator,
+        *,
+        position: int = 0,
+        ahead: int = 0,
+    ) -> Places:
+        """Random places where a clip of this shape has enough before it, and `ahead` latents behind it."""
         device, store = self.store.device, self.store
-        first, last = shape.memory, store.latents_per_episode - shape.window
+        first = max(shape.memory, position)
+        last = store.latents_per_episode - shape.window - ahead
         if last < first:
             raise ConfigError(
                 f"episodes are too short for clips of the shape {shape.name}",
-                expected=f"at least {shape.memory + shape.window} latents",
+                expected=f"at least {first + shape.window + ahead} latents",
                 got=str(store.latents_per_episode),
                 remedy="record longer episodes or remove the shape",
             )
@@ -238,7 +273,7 @@ class ClipSampler:
         if shape.past < FULL_PAST:
             return Places(episode, start - shape.memory, start)
         age = torch.rand(samples, generator=generator, device=device)
-        return Places(episode, (age * (start - shape.memory + 1)).long(), start)
+        return Places(episode, (age * (start - first + 1)).long(), start)
 
     def told(self, shape: Shape, samples: int, generator: torch.Generator, drops: DropRates) -> Told:
         """Who is told what; where nothing steers (a start from a prompt) only the prompt can be lost."""
@@ -252,7 +287,7 @@ class ClipSampler:
         start = places.start[:, None]
         if not shape.memory:
             return start[:, :0]
-        queries = start + shape.past + query_latents(shape.new, start.device)
+        queries = start + shape.window - shape.new + query_latents(shape.new, start.device)
         overlap = self.store.overlaps[places.episode[:, None], queries]
         latent = torch.arange(overlap.shape[-1], device=start.device)
         allowed = (latent >= places.origin[:, None]) & (latent < start)
@@ -262,6 +297,13 @@ class ClipSampler:
             any_view = torch.rand(any_view.shape, generator=generator, device=start.device)
             distracted = self._chance(self.random_memory, distracted.shape, generator)
         return choose_memory(overlap, any_view, allowed, distracted)
+
+    def _slots(self, shape: Shape, generator: torch.Generator | None) -> Tensor:
+        """The numbers of the memory slots: under `rolling` attention, where they stay, in any order."""
+        device = self.store.device
+        if generator is None or self.world.dit.attention != "rolling":
+            return torch.arange(shape.memory, device=device)
+        return torch.randperm(shape.memory, generator=generator, device=device)
 
     def _gather(self, places: Places, chosen: Tensor) -> Tensor:
         """Latents [B, C, F, h, w]; the session's first one is that of the image alone."""

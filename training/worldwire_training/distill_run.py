@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from worldwire.errors import ConfigError
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.world import CONFIG_FILE, preset_folder
+from worldwire_training.base_model import check_draws
 from worldwire_training.base_run import make_validator, open_vae, publish_world, training_store
 from worldwire_training.common import Ranks
 from worldwire_training.distill_config import DistillConfig
@@ -45,11 +45,7 @@ def distil(config: DistillConfig, resume: bool = False) -> dict[str, float]:
 def student_world(teacher: WorldConfig, config: DistillConfig) -> WorldConfig:
     """The teacher's world with the student's attention and steps; ConfigError where draws do not fit it."""
     attention = config.attention or teacher.dit.attention
-    if attention == "joint" and config.noise.draws > 1:
-        raise ConfigError(
-            "several noise draws need a context that does not see the new latents",
-            expected="noise.draws = 1 with attention joint",
-            got=f"noise.draws = {config.noise.draws}",
-        )
     sampler = replace(teacher.sampler, steps=config.method.sampler_steps, shift=config.noise.shift)
-    return replace(teacher, dit=replace(teacher.dit, attention=attention), sampler=sampler)  # type: ignore[arg-type]
+    world = replace(teacher, dit=replace(teacher.dit, attention=attention), sampler=sampler)  # type: ignore[arg-type]
+    check_draws(world, config.noise)
+    return world

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.denoiser import Denoiser
+from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipBatch, ClipSampler, DropRates, Places, Shape, Told
 from worldwire_training.latents import LatentStore
+from worldwire_training.rolling_context import rolling_cache
 
 
 class Walks:
@@ -45,8 +47,7 @@ class Walks:
         drops: DropRates,
     ) -> Walks:
         """`samples` walks at random places with room for `segments` segments of `shape`."""
-        room = replace(shape, new=segments * shape.new)
-        places = sampler.places(room, samples, generator)
+        places = sampler.places(shape, samples, generator, ahead=(segments - 1) * shape.new)
         told = sampler.told(shape, samples, generator, drops)
         return cls(sampler.store, sampler.world, places, told, sampler.random_memory)
 
@@ -57,7 +58,7 @@ class Walks:
 
     def write(self, shape: Shape, segment: int, new: Tensor) -> None:
         """The walks hold `new` [B, C, n, h, w] as the latents of a segment from now on."""
-        first = self._places.start + segment * shape.new + shape.past
+        first = self._places.start + segment * shape.new + shape.window - shape.new
         index = first[:, None] + torch.arange(shape.new, device=first.device)
         self.latents[self._places.episode[:, None], index] = new.transpose(1, 2).to(self.latents.dtype)
 
@@ -67,9 +68,25 @@ def generate(
     model: BaseModel, batch: ClipBatch, steps: int, shift: float, generator: torch.Generator
 ) -> Tensor:
     """New latents [B, C, n, h, w] of clips, float32, by the sampler that sessions use."""
-    context, replaced = batch.latents.tensor_split([batch.shape.context], dim=2)
+    replaced = batch.latents[:, :, batch.shape.context :]
     noise = torch.randn(replaced.shape, generator=generator, device=replaced.device)
-    return Denoiser(model.dit, shift).generate_batch(model.conditions(batch), context, noise, steps)
+    return euler(clip_velocity(model, batch), noise, flow_schedule(steps, shift))
+
+
+def clip_velocity(model: BaseModel, batch: ClipBatch) -> Velocity:
+    """The network as a function of the new latents and the timestep; the context is encoded once."""
+    conditions, context = model.conditions(batch), batch.latents[:, :, : batch.shape.context]
+    if not (model.dit.config.attention == "rolling" and batch.shape.context):
+        return Denoiser(model.dit, 1.0).velocity(conditions, context)
+    prepared = model.dit.prepare(conditions)
+    cache = rolling_cache(model.dit, context, prepared, batch.shape)
+    new = prepared.part(batch.shape.context, prepared.latents)
+
+    def velocity(x: Tensor, timestep: float) -> Tensor:
+        times = torch.full((len(x), batch.shape.new), timestep, device=x.device)
+        return model.dit.denoise(x.to(context.dtype), times, new, cache).float()
+
+    return velocity
 
 
 def walk_on(

@@ -10,12 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model.sampler import Schedule, flow_schedule
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipBatch, Shape
 from worldwire_training.losses import estimate_data
-from worldwire_training.segments import Walks, walk_on
+from worldwire_training.segments import Walks, clip_velocity, walk_on
 
 
 def last_segment(
@@ -57,8 +56,7 @@ def _first_steps(
     student: BaseModel, batch: ClipBatch, noise: Tensor, schedule: Schedule, count: int
 ) -> Tensor:
     """Where the sampler's first `count` steps lead, computed as sessions do."""
-    context = batch.latents[:, :, : batch.shape.context]
-    velocity = Denoiser(student.dit, 1.0).velocity(student.conditions(batch), context)
+    velocity = clip_velocity(student, batch)
     x, levels = noise, schedule.sigmas
     for step in range(count):
         x = x + (levels[step + 1] - levels[step]) * velocity(x, schedule.timesteps[step])
