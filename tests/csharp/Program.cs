@@ -1,4 +1,5 @@
 using System;
+using System.Globalization;
 
 namespace Worldwire.Tests
 {
@@ -10,8 +11,14 @@ namespace Worldwire.Tests
             {
                 case "vectors": return VectorsProgram.Run(args[1]);
                 case "play": return PlayProgram.Play(args[1], int.Parse(args[2]));
+                case "bench":
+                    return BenchProgram.Run(
+                        args[1], double.Parse(args[2], CultureInfo.InvariantCulture), args[3],
+                        args.Length > 4 ? int.Parse(args[4]) : BenchProgram.DefaultWindow);
+                case "fuzz": return FuzzProgram.Run(args[1]);
                 default:
-                    Console.Error.WriteLine("vectors FOLDER");
+                    Console.Error.WriteLine(
+                        "vectors FOLDER | play ADDR FRAMES | bench ADDR SECONDS FORMAT [WINDOW] | fuzz FILE");
                     return 2;
             }
         }

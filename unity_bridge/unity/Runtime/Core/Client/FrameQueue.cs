@@ -12,7 +12,7 @@ namespace Worldwire
     {
         private readonly object _gate;
         private readonly Queue<WorldFrame> _waiting;
-        private readonly Stack<WorldFrame> _free;
+        private readonly Queue<WorldFrame> _free; // first in, first out: all buffers are made with the first frames
         private WorldFrame _taken;
         private int _capacity;
         private int _owed;
@@ -23,7 +23,7 @@ namespace Worldwire
         {
             _gate = gate;
             _waiting = new Queue<WorldFrame>(capacity);
-            _free = new Stack<WorldFrame>(capacity + 2);
+            _free = new Queue<WorldFrame>(capacity + 2);
             Grow(capacity);
         }
 
@@ -62,7 +62,7 @@ namespace Worldwire
                     Recycle(_waiting.Dequeue());
                     Skipped++;
                 }
-                if (_taken != null) _free.Push(_taken);
+                if (_taken != null) _free.Enqueue(_taken);
                 _taken = _waiting.Dequeue();
                 if (_taken.IsLive) _owed++;
                 return _taken;
@@ -86,7 +86,7 @@ namespace Worldwire
             lock (_gate)
             {
                 int places = capacity - _capacity + (_capacity == 0 ? 2 : 0);
-                for (; places > 0; places--) _free.Push(new WorldFrame());
+                for (; places > 0; places--) _free.Enqueue(new WorldFrame());
                 if (capacity > _capacity) _capacity = capacity;
             }
         }
@@ -107,7 +107,7 @@ namespace Worldwire
         {
             lock (_gate)
             {
-                while (_waiting.Count > 0) _free.Push(_waiting.Dequeue());
+                while (_waiting.Count > 0) _free.Enqueue(_waiting.Dequeue());
                 _owed = 0;
             }
         }
@@ -124,7 +124,7 @@ namespace Worldwire
                     Recycle(_waiting.Dequeue());
                     Skipped++;
                 }
-                WorldFrame frame = _free.Pop();
+                WorldFrame frame = _free.Dequeue();
                 if (frame.Pixels.Length != length && !Fits(frame, info, length)) frame.Pixels = new byte[length];
                 return frame;
             }
@@ -136,7 +136,7 @@ namespace Worldwire
             {
                 if (frame.Info.Epoch < Epoch)
                 {
-                    _free.Push(frame);
+                    _free.Enqueue(frame);
                     return;
                 }
                 Received++;
@@ -149,13 +149,13 @@ namespace Worldwire
         /// <summary>Gives back what Acquire gave, unused.</summary>
         internal void Release(WorldFrame frame)
         {
-            lock (_gate) _free.Push(frame);
+            lock (_gate) _free.Enqueue(frame);
         }
 
         private void Recycle(WorldFrame frame)
         {
             if (frame.IsLive) _owed++;
-            _free.Push(frame);
+            _free.Enqueue(frame);
         }
 
         /// <summary>Compressed pictures differ in length: a larger buffer serves too. Raw ones match exactly.</summary>

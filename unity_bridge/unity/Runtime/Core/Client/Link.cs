@@ -81,6 +81,14 @@ namespace Worldwire
             }
         }
 
+        internal bool HasArrivals
+        {
+            get
+            {
+                lock (_gate) return _arrivals.Count > 0 || Problem != null;
+            }
+        }
+
         internal bool TryReceive(out Arrival arrival)
         {
             lock (_gate)

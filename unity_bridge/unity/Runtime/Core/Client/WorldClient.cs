@@ -115,10 +115,15 @@ namespace Worldwire
             if (_link != null) Continue();
         }
 
-        /// <summary>Waits until something came, or so long.</summary>
+        /// <summary>Waits until something is there to look at, or so long; for programs without a loop of their own.</summary>
         public void Wait(int milliseconds)
         {
-            lock (Gate) Monitor.Wait(Gate, milliseconds);
+            lock (Gate)
+            {
+                bool any = _link != null && _link.HasArrivals;
+                for (int i = 0; i < _sessions.Count; i++) any |= _sessions[i].Frames.Count > 0;
+                if (!any) Monitor.Wait(Gate, milliseconds);
+            }
         }
 
         /// <summary>Opens a session; formats in the order of preference.</summary>
