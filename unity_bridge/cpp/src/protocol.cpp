@@ -18,8 +18,7 @@ Span entries(Span list) { return {list.entries_high == kAny.high ? kAny.low : 0,
 
 // Maps inside of messages, which name their fields like messages do.
 template <class T>
-using IfPart = std::enable_if_t<std::is_same_v<T, Control> || std::is_same_v<T, WorldFields> ||
-                                std::is_same_v<T, Limits> || std::is_same_v<T, ResumedSession>>;
+using IfPart = decltype(T::kIsMap);
 
 // ------------------------------------------------------------------------------------ writing
 

@@ -66,6 +66,7 @@ struct Timing {
 
 // What leads to one frame, or, in Input, what a player does from now on. OpenCV axes, see worldwire/axes.h.
 struct Control {
+  static constexpr bool kIsMap = true;  // inside of messages
   Texts keys;                    // held: forward, back, left, right, jump, attack
   Vector2 look_deg = {0, 0};     // yaw (+ right), pitch (+ up)
   std::optional<Vector3> position_m;       // camera; a pose wins over keys and look
@@ -81,6 +82,7 @@ struct Control {
 };
 
 struct WorldFields {
+  static constexpr bool kIsMap = true;  // inside of messages
   std::string_view name;
   std::int64_t height = 0, width = 0;  // pixels
   double frames_per_second = 0;        // of the world's own time
@@ -106,6 +108,7 @@ struct WorldFields {
 };
 
 struct Limits {
+  static constexpr bool kIsMap = true;  // inside of messages
   std::int64_t message_bytes = 256 << 20;   // largest part
   std::int64_t sessions = 4;
   std::int64_t messages_per_second = 2000;  // of one client
@@ -131,6 +134,7 @@ struct Limits {
 };
 
 struct ResumedSession {
+  static constexpr bool kIsMap = true;  // inside of messages
   std::int64_t session = 0, epoch = 0, frames_per_step = 0;
   std::string_view format;
   std::int64_t seq = 0;  // of the newest input that was taken
