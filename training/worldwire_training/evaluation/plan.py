@@ -58,6 +58,18 @@ QUICK = Plan(
 )
 """A look in two or three minutes; too few scenes to quote."""
 
+ABLATION = Plan(
+    "ablation",
+    quality_scenes=16,
+    wrong_action_scenes=0,
+    turn_trials=_trials(0, 0),
+    step_trials=_trials(0, 0),
+    prompt_trials_per_class=0,
+    revisit_scenes={5: 6, 15: 6, 45: 4},
+    endurance_scenes=4,
+)
+"""For `recipes.ablations`: pictures, revisits and a minute of play, about 16,000 frames for each world."""
+
 THOROUGH = Plan(
     "thorough",
     quality_scenes=ALL_SCENES,
@@ -70,4 +82,4 @@ THOROUGH = Plan(
 )
 """For a GPU: narrower intervals."""
 
-PLANS = {plan.name: plan for plan in (DEFAULT, QUICK, THOROUGH)}
+PLANS = {plan.name: plan for plan in (DEFAULT, QUICK, ABLATION, THOROUGH)}
