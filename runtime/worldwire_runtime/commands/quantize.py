@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from worldwire_runtime.quantize.config import Quantization
+    from worldwire_runtime.quantize.report import as_json, table
     from worldwire_runtime.quantize.run import quantise_world, write
     from worldwire_runtime.world import World
 
@@ -57,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
         quantization = Quantization(args.arithmetic, args.layers, args.smooth)
         outcome = quantise_world(world, quantization, images=args.images, advanced=advanced)
-    sys.stdout.write(outcome.table())
+    sys.stdout.write(table(outcome))
     if args.report is not None:
         args.report.parent.mkdir(parents=True, exist_ok=True)
-        args.report.write_text(json.dumps(outcome.json(), indent=1) + "\n")
+        args.report.write_text(json.dumps(as_json(outcome), indent=1) + "\n")
     if args.out is not None:
         write(world, outcome, args.preset, args.out)
     return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import cast
 
 import torch
@@ -28,13 +30,48 @@ def use_plain_attention(dit: DiT) -> None:
         block.self_attn.attend = attend
 
 
-def attend_8bit(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tensor:
-    """`model.attention.attend` in 8-bit products, with its meaning of `context`."""
+@contextmanager
+def compared(dit: DiT) -> Iterator[dict[str, list[float]]]:
+    """Fills the mapping with relative errors, call by call, while the network runs with plain attention.
+
+    By block and by what the values are: "0 fp8", "0 16-bit", "1 fp8", ...
+    """
+    errors: dict[str, list[float]] = {}
+    for number, block in enumerate(cast(Sequence[Block], dit.blocks)):
+        block.self_attn.attend = partial(_compare, errors, number)
+    try:
+        yield errors
+    finally:
+        use_plain_attention(dit)
+
+
+def _compare(
+    errors: dict[str, list[float]],
+    block: int,
+    query: Tensor,
+    keys: KeyValue,
+    context: Context = EVERYTHING,
+) -> Tensor:
+    wanted = attend(query, keys, context)
+    for name, fp8_values in (("fp8", True), ("16-bit", False)):
+        got = attend_8bit(query, keys, context, fp8_values=fp8_values)
+        error = (got.float() - wanted.float()).norm() / wanted.float().norm()
+        errors.setdefault(f"{block} {name}", []).append(float(error))
+    return wanted
+
+
+def attend_8bit(
+    query: Tensor, keys: KeyValue, context: Context = EVERYTHING, *, fp8_values: bool = True
+) -> Tensor:
+    """`model.attention.attend` in 8-bit products, with its meaning of `context`.
+
+    fp8_values: False keeps the values and the probabilities in 16 bits, and only the scores are of integers.
+    """
     if not context.queries:
-        return attention(query, keys.key, keys.value)
+        return attention(query, keys.key, keys.value, fp8_values=fp8_values)
     front = KeyValue(keys.key[:, :, : context.keys], keys.value[:, :, : context.keys])
     parts = (
-        attend_8bit(query[:, :, : context.queries], front),
-        attend_8bit(query[:, :, context.queries :], keys),
+        attend_8bit(query[:, :, : context.queries], front, fp8_values=fp8_values),
+        attend_8bit(query[:, :, context.queries :], keys, fp8_values=fp8_values),
     )
     return torch.cat(parts, dim=2)

@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldwire.errors import ConfigError
 from worldwire_runtime.kernels.rows import FORMATS
+from worldwire_runtime.quantize.attention import compared
 from worldwire_runtime.quantize.calibration import WALK, Samples, recorded, walk_through
 from worldwire_runtime.quantize.config import Quantization
 from worldwire_runtime.quantize.files import save_quantised
 from worldwire_runtime.quantize.layers import layer_names, quantise
-from worldwire_runtime.quantize.report import LayerError, as_json, layer_errors, table
+from worldwire_runtime.quantize.report import Outcome, layer_errors
 from worldwire_runtime.quantize.smoothing import find_gains
 from worldwire_runtime.world import CONFIG_FILE, DIT_FILE, World, preset_folder
 
 MAX_PIXEL = 255.0
 EQUAL_DB = 99.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What quantising a world gave."""
-
-    quantization: Quantization
-    lines: list[LayerError]
-    frames_db: float
-
-    def json(self) -> dict[str, Any]:
-        """The report as data."""
-        return as_json(self.quantization, self.lines, self.frames_db)
-
-    def table(self) -> str:
-        """The report for people."""
-        return table(self.lines, self.frames_db)
 
 
 def quantise_world(
@@ -53,14 +36,16 @@ def quantise_world(
     dit = world.denoiser.dit
     names = layer_names(dit, quantization.layers)
     before = first_step(world, images)
-    with recorded({name: dit.get_submodule(name) for name in names}) as samples:
+    layers = {name: dit.get_submodule(name) for name in names}
+    with recorded(layers) as samples, compared(dit) as errors:
         walk_through(world, images=images, advanced=advanced)
     names = _met(names, samples)
     kind = FORMATS[quantization.arithmetic]
     gains = find_gains(dit, names, samples, kind) if quantization.smooth else {}
     lines = layer_errors(dit, names, samples, quantization, gains)
     quantise(dit, quantization, gains)
-    return Outcome(quantization, lines, psnr_db(before, first_step(world, images)))
+    attention = {name: sum(values) / len(values) for name, values in errors.items()}
+    return Outcome(quantization, lines, attention, psnr_db(before, first_step(world, images)))
 
 
 def write(world: World, outcome: Outcome, source: str | Path, folder: Path) -> None:

@@ -23,7 +23,7 @@ from worldwire_runtime.quantize.linear import QuantLinear
 EXPONENTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 LEAST_RANGE = 1e-5
 """Channels that are (almost) always zero keep a finite gain."""
-LEAST_IMPROVEMENT = 0.02
+LEAST_IMPROVEMENT = 0.05
 """A gain costs a multiplication per input; a smaller relative improvement is not worth it."""
 
 

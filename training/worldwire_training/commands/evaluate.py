@@ -38,7 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"scenes A to B-1 (default: {DEFAULT_SEEDS}; training uses seeds below 1000000)",
     )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--precision", default="auto", help="auto, bfloat16 or float32 (default: auto)")
+    add(
+        "--precision",
+        default="auto",
+        help="auto, bfloat16, float32, int8, int8-attention, fp8 or fp8-attention (default: auto)",
+    )
     add("--compile", action=argparse.BooleanOptionalAction, default=True, help="fuse the networks first")
     add("--only", nargs="*", metavar="METRIC", help=f"some of: {METRIC_NAMES} (none: pictures only)")
     size = parser.add_mutually_exclusive_group()
@@ -115,7 +119,7 @@ def _measure(
     facts = {
         "commit": machine.commit(),
         "device": machine.device_name(world.device),
-        "precision": str(world.dtype).removeprefix("torch."),
+        "precision": world.info.extra["precision"],
     }
     report = Report(outputs["json"], header(world, args.scene_seeds, plan, only, facts))
     album = evaluate(world, studio, args.scene_seeds, plan, report=report, metrics=only)
