@@ -17,8 +17,8 @@ class Frame:
     """One picture of a session.
 
     index: frame number in the session; 0 is the first picture.
-    pixels: uint8 [height, width, 3], RGB; over the wire read-only, and a view of 4-byte pixels where the
-    session was opened with `rgba` or `bgra` (`numpy.ascontiguousarray` copies it).
+    pixels: uint8 [height, width, 3], RGB; over the wire a view of 4-byte pixels in a session of format
+    `rgba` or `bgra` (`numpy.ascontiguousarray` makes it 3).
     c2w: camera pose of the frame, [4, 4], in the session's world (its first camera is the identity).
     ack: the sequence number of the newest input that this frame shows (over the wire; 0 in process).
     memory_latents: which past latents the memory slots held while the frame was made.

@@ -20,8 +20,9 @@ START_REMEDY: Final = "start one with `worldwire serve`, or check the address"
 
 MECHANISM_NULL: Final = "NULL"
 MECHANISM_CURVE: Final = "CURVE"
-GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x01" + MECHANISM_NULL.encode().ljust(20, b"\0") + bytes(32)
-"""What a side of ZMTP 3.1 says first (`sdk/PROTOCOL.md`, section 1.3)."""
+GREETING_START: Final = b"\xff" + bytes(8) + b"\x7f\x03"
+"""What a side of ZMTP 3 says first, up to the version; it then hears the other side's whole greeting."""
+GREETING_BYTES: Final = 64
 MECHANISM_BYTES: Final = slice(12, 32)
 
 WATCHED: Final = (
@@ -144,13 +145,13 @@ def mechanism(address: str) -> str | None:
             return None
         with socket.create_connection((parts.hostname, parts.port), PROBE_TIMEOUT_S) as probe:
             probe.settimeout(PROBE_TIMEOUT_S)
-            probe.sendall(GREETING)
+            probe.sendall(GREETING_START)  # and no more: libzmq hangs up on another mechanism at once
             came = b""
-            while len(came) < len(GREETING) and (more := probe.recv(len(GREETING) - len(came))):
+            while len(came) < GREETING_BYTES and (more := probe.recv(GREETING_BYTES - len(came))):
                 came += more
     except (OSError, ValueError):
         return None
-    if len(came) < len(GREETING) or not came.startswith(GREETING[:1]):
+    if len(came) < GREETING_BYTES or not came.startswith(GREETING_START[:1]):
         return None
     return came[MECHANISM_BYTES].rstrip(b"\0").decode("ascii", "replace")
 

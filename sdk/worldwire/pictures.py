@@ -23,7 +23,7 @@ EXTRA: Final = "play"
 def pixels(message: FrameMessage, payload: Any) -> NDArray[np.uint8]:
     """uint8 [height, width, 3], RGB.
 
-    Raw formats are read-only views of the payload, not copied: of `rgba` and `bgra` the view leaves out alpha
+    Raw formats are views of the payload, not copied: of `rgba` and `bgra` the view leaves out alpha
     and turns the channels round, so it is not contiguous. A payload of `h264` comes from a `StreamDecoder`.
     Raises ProtocolError for a payload that does not fit, MissingExtraError without the decoder.
     """
