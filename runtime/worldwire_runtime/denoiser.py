@@ -9,23 +9,27 @@ import torch
 from torch import Tensor
 
 from worldwire_runtime.acceleration import SteadyCompiled
+from worldwire_runtime.graphs import Graphed
 from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
 from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule, guided
 
 
 class Denoiser:
-    """Samples clips with a `DiT` in either attention mode.
+    """Samples clips with a `DiT` in any attention mode.
 
     shift: how far the noise levels are bent towards noise. compiled: fuse the network's calls for the shapes
-    of a session's steady state.
+    of a session's steady state. graphs: replay a whole clip as one CUDA graph, on a GPU.
     """
 
-    def __init__(self, dit: DiT, shift: float, *, compiled: bool = False):
+    def __init__(self, dit: DiT, shift: float, *, compiled: bool = False, graphs: bool = False):
         self._dit, self._shift = dit, shift
         fuse = SteadyCompiled if compiled else _plain
         self._prepare, self._forward = fuse(dit.prepare), fuse(dit.forward)
         self._encode_context, self._denoise = fuse(dit.encode_context), fuse(dit.denoise)
         self._encode_alone, self._extend = fuse(dit.encode_alone), fuse(dit.extend)
+        record = Graphed if graphs else _plain
+        self._clip, self._clip_after = record(self._sample), record(self._sample_after)
+        self._offers_alone, self._offers = record(self._offered_alone), record(self._offered)
 
     @property
     def dit(self) -> DiT:
@@ -46,7 +50,7 @@ class Denoiser:
         self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int
     ) -> Tensor:
         """The same for a batch: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
-        return euler(self.velocity(conditions, context), noise.float(), flow_schedule(steps, self._shift))
+        return self._clip(conditions, context, noise.float(), steps)
 
     def generate_after(
         self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, steps: int
@@ -56,16 +60,15 @@ class Denoiser:
         conditions: of the new latents alone.
         """
         batch = noise.transpose(0, 1)[None].float()
-        velocity = self._after(self._prepare(conditions), cache, conditions.plucker.dtype)
-        return euler(velocity, batch, flow_schedule(steps, self._shift))[0].transpose(0, 1)
+        return self._clip_after(conditions, cache, batch, steps)[0].transpose(0, 1)
 
     def encode_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
         """What clean latents [n, C, h, w] offer that see only themselves."""
-        return self._encode_alone(_batch_of(latents, conditions), self._prepare(conditions))
+        return self._offers_alone(conditions, _batch_of(latents, conditions))
 
     def extend(self, conditions: ClipConditions, latents: Tensor, past: ContextCache | None) -> ContextCache:
         """What clean latents [n, C, h, w] offer that see each other and `past`."""
-        return self._extend(_batch_of(latents, conditions), self._prepare(conditions), past)
+        return self._offers(conditions, _batch_of(latents, conditions), past)
 
     def generate_guided(
         self, conditions: ClipConditions, null: ClipConditions, noise: Tensor, steps: int, guidance: float
@@ -78,6 +81,25 @@ class Denoiser:
             return guided(told(x, timestep), untold(x, timestep), guidance)
 
         return euler(velocity, batch, flow_schedule(steps, self._shift))[0].transpose(0, 1)
+
+    # ------------------------------------------------------------------ functions of tensors, fit for a graph
+
+    def _sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+        return euler(self.velocity(conditions, context), noise, flow_schedule(steps, self._shift))
+
+    def _sample_after(
+        self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, steps: int
+    ) -> Tensor:
+        velocity = self._after(self._prepare(conditions), cache, conditions.plucker.dtype)
+        return euler(velocity, noise, flow_schedule(steps, self._shift))
+
+    def _offered_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
+        return self._encode_alone(latents, self._prepare(conditions))
+
+    def _offered(
+        self, conditions: ClipConditions, latents: Tensor, past: ContextCache | None
+    ) -> ContextCache:
+        return self._extend(latents, self._prepare(conditions), past)
 
     def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""

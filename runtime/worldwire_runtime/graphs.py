@@ -1,0 +1,106 @@
+"""CUDA graphs around functions of tensors, from outside: a whole clip is one launch instead of thousands."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+log = logging.getLogger(__name__)
+
+WARM_CALLS = 4  # of equal shapes, before they are recorded: whatever compiles has compiled by then
+MOST_GRAPHS = 4  # each holds the memory of its intermediate results; other shapes run as they are
+
+Function = Callable[..., Any]
+
+
+class Recording(NamedTuple):
+    """A recorded call. replay: runs it again on what `inputs` hold now and leaves the result in `outputs`."""
+
+    inputs: list[Tensor]
+    replay: Callable[[], None]
+    outputs: Any
+
+
+class Graphed:
+    """`function` with the same results, replayed as a CUDA graph for the argument shapes that repeat.
+
+    Arguments are tensors and plain values in tuples, lists and dataclasses. What the function does may depend
+    on plain values and shapes, never on a tensor's numbers, and it may not wait for the device. Results are
+    copies: a later call does not change them.
+    """
+
+    def __init__(self, function: Function, record: Callable[[Function, tuple[Any, ...]], Any] | None = None):
+        self._function = function
+        self._record = record or record_on_cuda
+        self._recordings: dict[Any, Recording] = {}
+        self._seen: dict[Any, int] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        leaves, shape = flatten(args)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        key = (shape, *(_key(leaf) for leaf in leaves))
+        recording = self._recordings.get(key)
+        if recording is None:
+            self._seen[key] = self._seen.get(key, 0) + 1
+            if self._seen[key] <= WARM_CALLS or len(self._recordings) == MOST_GRAPHS:
+                return self._function(*args)
+            recording = self._recordings[key] = self._make(leaves, shape)
+        for held, tensor in zip(recording.inputs, tensors, strict=True):
+            held.copy_(tensor, non_blocking=True)
+        recording.replay()
+        return pytree.tree_map(_copied, recording.outputs)
+
+    def _make(self, leaves: list[Any], shape: Any) -> Recording:
+        start = time.perf_counter()
+        own = [
+            leaf.clone(memory_format=torch.contiguous_format) if isinstance(leaf, Tensor) else leaf
+            for leaf in leaves
+        ]
+        replay, outputs = self._record(self._function, unflatten(own, shape))
+        log.info("recorded %s in %.1f s", self._function.__name__, time.perf_counter() - start)
+        return Recording([leaf for leaf in own if isinstance(leaf, Tensor)], replay, outputs)
+
+
+def record_on_cuda(function: Function, args: tuple[Any, ...]) -> tuple[Callable[[], None], Any]:
+    """Records one call on the current GPU: what replays it, and where its results lie."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        outputs = function(*args)
+    return graph.replay, outputs
+
+
+def flatten(args: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    """The leaves of arguments, dataclasses opened, and what `unflatten` needs to close them again."""
+    opened = [(type(arg), _fields(arg)) if dataclasses.is_dataclass(arg) else (None, arg) for arg in args]
+    leaves, spec = pytree.tree_flatten([value for _, value in opened])
+    return leaves, (tuple(kind for kind, _ in opened), spec)
+
+
+def unflatten(leaves: list[Any], shape: Any) -> tuple[Any, ...]:
+    """The inverse of `flatten`."""
+    kinds, spec = shape
+    values = pytree.tree_unflatten(leaves, spec)
+    return tuple(value if kind is None else kind(**value) for kind, value in zip(kinds, values, strict=True))
+
+
+def _fields(instance: Any) -> dict[str, Any]:
+    return {item.name: getattr(instance, item.name) for item in dataclasses.fields(instance)}
+
+
+def _key(leaf: Any) -> Any:
+    """What a recording is good for: shape and type of a tensor, the value of anything else."""
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.dtype, leaf.device
+    return type(leaf), leaf
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf

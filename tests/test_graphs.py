@@ -1,0 +1,111 @@
+"""CUDA graphs: what a replayed call gives, with a recorder that stands for a GPU, and on one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from worlds import write_random_world
+
+from worldwire.inputs import Inputs
+from worldwire_runtime.denoiser import Denoiser
+from worldwire_runtime.graphs import MOST_GRAPHS, WARM_CALLS, Graphed, flatten, unflatten
+from worldwire_runtime.world import World
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    left: Tensor
+    right: Tensor | None = None
+
+
+def fake_record(function, args):
+    """As a graph: replaying reads the recorded arguments' memory and writes the recorded results' memory."""
+    outputs = function(*args)
+
+    def replay():
+        for held, new in zip(tree_leaves(outputs), tree_leaves(function(*args)), strict=True):
+            if isinstance(held, Tensor):
+                held.copy_(new)
+
+    return replay, outputs
+
+
+def add_and_scale(pair, parts, times):
+    calls.append(times)
+    right = 0 if pair.right is None else pair.right
+    return pair.left + right, parts[0] * times
+
+
+calls: list[int] = []
+
+
+def test_replayed_calls_equal_plain_ones_and_their_results_stay():
+    graphed, results = Graphed(add_and_scale, fake_record), []
+    for _ in range(WARM_CALLS + 4):
+        pair, parts = Pair(torch.rand(3), torch.rand(3)), (torch.rand(2),)
+        results.append((graphed(pair, parts, 3), (pair.left + pair.right, parts[0] * 3)))
+    for ours, plain in results:
+        assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
+
+
+def test_other_shapes_values_and_missing_tensors_are_other_recordings():
+    graphed = Graphed(add_and_scale, fake_record)
+    for _ in range(WARM_CALLS + 2):
+        for pair, times in ((Pair(torch.ones(3)), 1), (Pair(torch.ones(3), torch.ones(3)), 1)):
+            for size in (2, 5):
+                left, scaled = graphed(pair, (torch.ones(size),), times)
+                assert left.sum() == 3 * (1 + (pair.right is not None))
+                assert scaled.shape == (size,)
+    assert len(graphed._recordings) == 4
+    calls.clear()
+    for number in range(3 * MOST_GRAPHS):  # a full set runs others as they are
+        graphed(Pair(torch.ones(number + 10)), (torch.ones(2),), 1)
+    assert len(calls) == 3 * MOST_GRAPHS
+
+
+def test_arguments_come_back_as_they_were():
+    args = (Pair(torch.ones(2)), [1, (torch.zeros(1), None)], "name")
+    again = unflatten(*flatten(args))
+    assert isinstance(again[0], Pair)
+    assert again[0].right is None
+    assert again[1:] == args[1:]
+
+
+def walk(world: World) -> Tensor:
+    session = world.session()
+    session.reset(seed=1)
+    frames = [frame for _ in range(12) for frame in session.step(Inputs(frozenset({"forward"}), yaw_deg=2.0))]
+    return torch.stack([torch.from_numpy(frame.pixels) for frame in frames])
+
+
+@pytest.mark.parametrize("attention", ["joint", "cached", "rolling"])
+def test_a_session_shows_the_same_with_recorded_clips(tmp_path, attention, monkeypatch):
+    folder = write_random_world(tmp_path, attention=attention)
+    world = World.load(folder, device="cpu", precision="float32")
+    plain = walk(world)
+    recorded = []
+
+    def record(function, args):
+        recorded.append(function.__name__)
+        return fake_record(function, args)
+
+    monkeypatch.setattr("worldwire_runtime.graphs.record_on_cuda", record)
+    world.denoiser = Denoiser(world.denoiser.dit, world.config.sampler.shift, graphs=True)
+    assert torch.equal(walk(world), plain)
+    assert {"joint", "cached"} & {attention} == ({attention} if "_sample" in recorded else set())
+    assert ("_sample_after" in recorded) == (attention == "rolling")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("attention", ["joint", "cached", "rolling"])
+def test_a_session_on_a_gpu_shows_the_same_with_graphs(tmp_path, attention):
+    folder = write_random_world(tmp_path, attention=attention)
+    world = World.load(folder, device="cuda", precision="float32")
+    plain = walk(world).float()
+    world.denoiser = Denoiser(world.denoiser.dit, world.config.sampler.shift, graphs=True)
+    assert (walk(world).float() - plain).abs().max() <= 1
