@@ -15,6 +15,7 @@ namespace Worldwire
         public const string Busy = "busy";
         public const string ConnectionLost = "connection_lost";
         public const string WrongKey = "wrong_key";
+        public const string MissingExtra = "missing_extra";
         public const string Error = "error";
     }
 

@@ -89,7 +89,7 @@ namespace Worldwire
         /// <summary>How often a session began to play; a change means a new first frame or a resumed one.</summary>
         public int Starts { get; private set; }
 
-        /// <summary>Begins. WorldwireException (bad_config, wrong_key) for unusable options.</summary>
+        /// <summary>Begins; what is wrong then stands in Problem.</summary>
         public void Open() => Client.Open();
 
         public void Close()
@@ -156,7 +156,7 @@ namespace Worldwire
         public string Describe()
         {
             WorldwireException problem = Problem;
-            if (problem != null) return problem.Message + Retry();
+            if (problem != null) return problem.Message.TrimEnd('.') + "." + Retry();
             if (State == WorldState.Loading) return "The server is loading its world" + Loading();
             return State == WorldState.Opening ? "Making the first picture" : State.ToString();
         }
@@ -238,8 +238,7 @@ namespace Worldwire
             double seconds = Client.State == WorldState.Ready
                 ? Clock.Seconds(_nextTryNs - Clock.NowNs)
                 : Client.RetryInSeconds;
-            string end = Problem.Remedy != null ? " " : ". ";
-            return seconds > 0 ? end + "Retrying in " + Math.Ceiling(seconds) + " s." : "";
+            return seconds > 0 ? " Retrying in " + Math.Ceiling(seconds) + " s." : "";
         }
 
         private string Loading()

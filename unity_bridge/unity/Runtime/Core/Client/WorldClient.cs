@@ -94,7 +94,7 @@ namespace Worldwire
         /// <summary>Pulsed whenever something comes, for those who wait instead of polling.</summary>
         internal object Gate { get; } = new object();
 
-        /// <summary>Begins to connect. WorldwireException (bad_config, wrong_key) for unusable options.</summary>
+        /// <summary>Begins to connect. Unusable options show as State Refused or WrongKey.</summary>
         public void Open()
         {
             if (State != WorldState.Closed) return;
@@ -178,7 +178,19 @@ namespace Worldwire
 
         private void Attempt()
         {
-            _link = new Link(CreateTransport(), Gate, _pings);
+            ITransport transport;
+            try
+            {
+                transport = CreateTransport();
+            }
+            catch (WorldwireException problem)
+            {
+                State = problem.Code == ErrorCode.WrongKey ? WorldState.WrongKey : WorldState.Refused;
+                Problem = problem;
+                _nextActionNs = Clock.NowNs + Clock.FromSeconds(SlowRetrySeconds);
+                return;
+            }
+            _link = new Link(transport, Gate, _pings);
             _helloId = 0;
             State = WorldState.Connecting;
             _link.Start();
@@ -352,6 +364,7 @@ namespace Worldwire
         private static WorldState StateOf(Link link)
         {
             if (link.Problem.Code == ErrorCode.WrongKey) return WorldState.WrongKey;
+            if (link.Problem.Code == ErrorCode.MissingExtra) return WorldState.Refused;
             if (link.WentSilent) return WorldState.Stalled;
             return link.IsOpen ? WorldState.Lost : WorldState.NothingListens;
         }

@@ -11,6 +11,12 @@ namespace Worldwire
         internal const byte Command = 4;
         internal const int GreetingBytes = 64;
 
+        /// <summary>The part of a greeting that tells the version.</summary>
+        internal const int VersionedBytes = 12;
+
+        /// <summary>The mechanism without keys.</summary>
+        internal const string Null = "NULL";
+
         private const byte SignatureFirst = 0xff;
         private const byte SignatureLast = 0x7f;
         private const int SignatureBytes = 10;
@@ -32,7 +38,7 @@ namespace Worldwire
             greeting[SignatureBytes - 1] = SignatureLast;
             greeting[SignatureBytes] = VersionMajor;
             greeting[SignatureBytes + 1] = VersionMinor;
-            Encoding.ASCII.GetBytes("NULL", 0, 4, greeting, MechanismOffset);
+            Encoding.ASCII.GetBytes(Null, 0, Null.Length, greeting, MechanismOffset);
             return greeting;
         }
 

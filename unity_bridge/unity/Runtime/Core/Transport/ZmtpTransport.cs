@@ -136,8 +136,7 @@ namespace Worldwire
             _reader = new SocketReader(_socket);
             try
             {
-                Send(ZmtpFrames.Greeting(), 0, ZmtpFrames.GreetingBytes);
-                CheckGreeting();
+                Greet();
                 byte[] ready = ZmtpFrames.Ready();
                 Send(ready, 0, ready.Length);
                 AwaitReady();
@@ -155,15 +154,21 @@ namespace Worldwire
             _socket.ReceiveTimeout = 0;
         }
 
-        private void CheckGreeting()
+        /// <summary>
+        /// The first half of our greeting goes out before the other's mechanism is known: a server that wants keys
+        /// would hang up on the second half before it says so.
+        /// </summary>
+        private void Greet()
         {
-            var greeting = new byte[ZmtpFrames.GreetingBytes];
-            _reader.Read(greeting, 0, 1);
-            if (greeting[0] != 0xff) throw TransportProblems.NotZeroMq(_address);
-            _reader.Read(greeting, 1, greeting.Length - 1);
-            if (!ZmtpFrames.IsZmtp3(greeting)) throw TransportProblems.NotZeroMq(_address);
-            string mechanism = ZmtpFrames.Mechanism(greeting);
-            if (mechanism != "NULL") throw TransportProblems.KeyMissing(_address);
+            byte[] ours = ZmtpFrames.Greeting();
+            Send(ours, 0, ZmtpFrames.VersionedBytes);
+            var theirs = new byte[ZmtpFrames.GreetingBytes];
+            _reader.Read(theirs, 0, 1);
+            if (theirs[0] != ours[0]) throw TransportProblems.NotZeroMq(_address);
+            _reader.Read(theirs, 1, theirs.Length - 1);
+            if (!ZmtpFrames.IsZmtp3(theirs)) throw TransportProblems.NotZeroMq(_address);
+            if (ZmtpFrames.Mechanism(theirs) != ZmtpFrames.Null) throw TransportProblems.KeyMissing(_address);
+            Send(ours, ZmtpFrames.VersionedBytes, ours.Length - ZmtpFrames.VersionedBytes);
         }
 
         private void AwaitReady()

@@ -9,7 +9,7 @@ namespace Worldwire
             return new CurveTransport(address, options.ServerKey, options.ClientPublicKey, options.ClientSecretKey);
 #else
             throw new WorldwireException(
-                ErrorCode.WrongKey, "A key is given, but this build cannot encrypt",
+                ErrorCode.MissingExtra, "A key is given, but this build cannot encrypt",
                 "the scripting define WORLDWIRE_CURVE and libzmq", "neither",
                 "See the page on encryption, or leave the key empty.");
 #endif
