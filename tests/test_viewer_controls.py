@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 from fakes import SceneWorld
-from hypothesis import given
-from hypothesis import strategies as st
 
 from worldwire import Frame, Inputs
 from worldwire.errors import ConfigError
 from worldwire.viewer.controls import ARROW_DEG_PER_FRAME, MOUSE_DEG_PER_PIXEL, Command, Controls
 from worldwire.viewer.meters import LatencyMeter, RateMeter
-from worldwire.viewer.playback import Pacer, Playback
 from worldwire.viewer.script import fit, load_script, parse_script, walk
 
 
@@ -89,70 +86,6 @@ class TestControls:
         controls.type_text("x")
         assert controls.press("escape") is None
         assert controls.draft is None
-
-
-class TestPlayback:
-    def play(self, arrivals: list[tuple[float, int]], seconds: float, screen_hz: float = 60.0):
-        """Shown frames as (time, index), and the largest backlog after the first two seconds."""
-        playback, shown, worst, pushed = Playback(16.0), [], 0, 0
-        pending = sorted(arrivals)
-        for tick in range(int(seconds * screen_hz)):
-            now_s = tick / screen_hz
-            while pending and pending[0][0] <= now_s:
-                _, count = pending.pop(0)
-                playback.push([frame(pushed + item) for item in range(count)], now_s)
-                pushed += count
-            shown += [(now_s, item.index) for item in playback.due(now_s)]
-            if now_s > 2:
-                worst = max(worst, playback.backlog)
-        return shown, worst
-
-    def test_bursts_are_spread_evenly(self):
-        shown, _ = self.play([(burst * 0.8, 8) for burst in range(12)], 9.0)
-        times = np.array([when for when, _ in shown if when > 2.5])
-        gaps = np.diff(times)
-        assert [index for _, index in shown] == list(range(len(shown)))
-        assert gaps.max() < 0.2  # 8 frames in 0.8 s: one every 0.1 s
-
-    @pytest.mark.parametrize("screen_hz", [60.0, 7.0])
-    def test_the_backlog_does_not_grow(self, screen_hz):
-        arrivals = [(burst * 0.5, 8) for burst in range(60)]
-        shown, worst = self.play(arrivals, 30.0, screen_hz)
-        assert worst <= 16
-        assert len(shown) >= 8 * 58
-
-    def test_a_burst_of_bursts_is_caught_up(self):
-        arrivals = [(burst * 0.5, 8) for burst in range(10)] + [(5.0, 60)]
-        arrivals += [(5.5 + burst * 0.5, 8) for burst in range(20)]
-        shown, _ = self.play(arrivals, 16.0)
-        assert shown[-1][1] == sum(count for _, count in arrivals) - 1
-
-    @given(st.lists(st.tuples(st.floats(0.0, 2.0), st.integers(1, 40)), min_size=1, max_size=30))
-    def test_every_frame_is_shown_in_order(self, gaps):
-        playback, now_s, pushed, shown = Playback(16.0), 0.0, 0, []
-        for gap, count in gaps:
-            now_s += gap
-            playback.push([frame(pushed + item) for item in range(count)], now_s)
-            pushed += count
-            shown += [item.index for item in playback.due(now_s)]
-        for _ in range(100_000):
-            now_s += 0.1
-            shown += [item.index for item in playback.due(now_s)]
-            if not playback.backlog:
-                break
-        assert shown == list(range(pushed))
-
-
-def test_pacer_holds_a_fast_world_to_its_time_and_lets_a_slow_one_burst():
-    pacer, taken, now_s = Pacer(16.0, burst=8), 0, 100.0
-    assert pacer.allowance(now_s) == 8
-    for _ in range(1000):
-        now_s += 0.004
-        count = pacer.allowance(now_s)
-        pacer.taken(count)
-        taken += count
-    assert 63 <= taken - 8 <= 64
-    assert pacer.allowance(now_s + 50) == 8
 
 
 class TestMeters:

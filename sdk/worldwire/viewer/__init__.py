@@ -2,11 +2,10 @@
 
 command.py   the verb `worldwire play`
 play.py      with a display: the window; without: the scripted walk
-window.py    the pygame loop: events -> controls -> link -> playback -> screen
+window.py    the pygame loop: events -> controls -> link -> playback (worldwire.pacing) -> screen
 link.py      a thread that owns the connection, so that the window never waits for the network
 state.py     what is known at a moment                         (pure)
 controls.py  keys and mouse -> held keys, look and commands        (pure)
-playback.py  bursts of frames -> an even picture rate              (pure)
 meters.py    frame rate and action-to-photon latency               (pure)
 script.py    scripted walks                                        (pure)
 hud.py       what is drawn over the picture

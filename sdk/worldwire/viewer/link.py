@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from worldwire.api import Frame, SessionLike, WorldInfo
 from worldwire.errors import ConfigError, ImageError, InputError, StateError, WorldwireError
 from worldwire.inputs import Inputs
+from worldwire.pacing import Pacer
 from worldwire.viewer.images import seed_image
-from worldwire.viewer.playback import Pacer
 from worldwire.viewer.script import walk
 
 log = logging.getLogger(__name__)

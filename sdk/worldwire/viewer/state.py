@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from worldwire.api import Frame, WorldInfo
 from worldwire.camera import yaw_pitch_from_rotation
+from worldwire.pacing import Playback
 from worldwire.viewer.link import (
     Arrived,
     Event,
@@ -25,7 +26,6 @@ from worldwire.viewer.link import (
     Started,
 )
 from worldwire.viewer.meters import LatencyMeter, RateMeter
-from worldwire.viewer.playback import Playback
 
 FRAMES_PER_LATENT: Final = 4
 THUMBNAIL_STRIDE: Final = 8

@@ -1,4 +1,13 @@
-"""When frames are taken and shown: never faster than the world, and evenly although they come in bursts."""
+"""When frames are taken and shown: never faster than the world, and evenly although they come in bursts.
+
+Pure: the caller brings the clock, any monotonic one in seconds.
+
+    playback = Playback(client.info.frames_per_second, limit=session.frames_per_step + 4)
+    while playing:                                   # at the rate of the screen
+        playback.push(session.poll_frames(), time.monotonic())
+        for frame in playback.due(time.monotonic()):
+            show(frame)
+"""
 
 from __future__ import annotations
 
@@ -38,16 +47,21 @@ class Pacer:
 
 
 class Playback:
-    """Plays frames at the rate at which they arrive.
+    """A jitter buffer: plays frames at the rate at which they arrive.
 
     At each burst the backlog tells whether the playback is behind; if so it runs faster in proportion, so the
-    delay settles near one burst whatever the arrival rate does.
+    delay settles near one burst whatever the arrival rate does. It never holds more than `limit` frames.
     """
 
-    def __init__(self, initial_rate: float):
-        """initial_rate: pictures per second until two bursts have come (the world's own rate)."""
+    def __init__(self, initial_rate: float, limit: int | None = None):
+        """initial_rate: pictures per second until two bursts have come (the world's own rate).
+
+        limit: frames that may wait; when more come the oldest are skipped. A few more than one burst holds, for
+        networks jitter; None skips nothing, for recordings.
+        """
         self._initial_rate = initial_rate
-        self._queue: deque[Frame] = deque()
+        self._queue: deque[Frame] = deque(maxlen=limit)
+        self._skipped = 0
         self._bursts: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_BURSTS)
         self._behind = 0
         self._next_s = 0.0
@@ -56,6 +70,11 @@ class Playback:
     def backlog(self) -> int:
         """Frames that wait to be shown."""
         return len(self._queue)
+
+    @property
+    def skipped(self) -> int:
+        """Frames that were never shown, for more than `limit` waited."""
+        return self._skipped
 
     @property
     def rate(self) -> float:
@@ -77,7 +96,9 @@ class Playback:
             self._bursts.append((now_s, len(frames)))
         if not self._queue:
             self._next_s = max(self._next_s, now_s)
+        waiting = len(self._queue) + len(frames)
         self._queue.extend(frames)
+        self._skipped += waiting - len(self._queue)
 
     def due(self, now_s: float) -> list[Frame]:
         """The frames whose time has come, oldest first; a slow screen shows only the last of them."""
