@@ -77,11 +77,11 @@ def write_random_world(folder: Path, attention: str = "cached", seed: int = 0) -
     save_compact(dit.state_dict(), folder / DIT_FILE)
     save_compact(VAE(config.vae).state_dict(), folder / VAE_FILE)
     save_compact(TinyTextEncoder(config.text).state_dict(), folder / TEXT_FILE)
-    _write_seed_images(folder / "seeds")
+    write_seed_images(folder / "seeds")
     return folder
 
 
-def _write_seed_images(folder: Path) -> None:
+def write_seed_images(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     index = {

@@ -18,7 +18,10 @@ from worldwire_runtime.released.tree import (
     BASE,
     DISTILLED,
     EXPERT_FOLDERS,
+    FULL_VAE,
     LIGHT_VAES,
+    TEXT_ENCODER,
+    TOKENIZER,
     ReleasedTree,
     find_tree,
     read_transformer_config,
@@ -95,17 +98,18 @@ def _find(preset: Path, weights: str | Path | None) -> tuple[Path, ReleasedTree 
             )
         return preset_folder(preset), tree, transformer
     tree, transformer = _tree_at(preset) if preset.is_dir() else (None, None)
-    if tree is not None and (transformer is not None or not (preset / CONFIG_FILE).is_file()):
+    home = preset if transformer is None else preset.parent
+    if tree is not None and not (home / CONFIG_FILE).is_file():
         experts = set(tree.transformers) & set(EXPERT_FOLDERS.values())
         return PRESETS / (EXPERTS_PRESET if experts else RELEASED_PRESET), tree, transformer
-    folder = preset_folder(preset)
+    folder = preset_folder(home)
     if weights is None and tree is None and not (folder / DIT_FILE).is_file():
         raise CheckpointError(
             f"the preset {preset} comes without weights",
             expected=f"{DIT_FILE}, or the released files beside its {CONFIG_FILE}",
             remedy="name the folder that you fetched the released files to, or ask for random weights",
         )
-    return folder, tree, None
+    return folder, tree, transformer
 
 
 def _tree_at(folder: Path) -> tuple[ReleasedTree | None, str | None]:
@@ -137,6 +141,12 @@ def _released_source(
         raise ConfigError(
             "released weights are for joint attention", expected="joint", got=repr(stated.attention)
         )
+    for name, path in (
+        (f"{FULL_VAE}.pth", tree.full_vae),
+        (f"{TEXT_ENCODER}.pth", tree.text_encoder),
+        (TOKENIZER, tree.tokenizer),
+    ):
+        tree.need(name, path)
     rate = max(tree.light_vaes, default=0.0) if pruning is None else pruning
     if rate:
         tree.need(f"{LIGHT_VAES.get(rate, f'a VAE pruned by {rate}')}.pth", tree.light_vaes.get(rate))

@@ -267,7 +267,7 @@ def _place(config: WorldConfig, device: str, precision: str, text_on: str) -> Pl
     resident = Resident(
         bytes_per_weight=dtype.itemsize,
         eight_bit=quantization.layers if quantization else None,
-        text=text_on == "device",
+        text=text_on == "device" and target.type != "cpu",  # a CPU takes it mapped from its file
         experts=1 if config.experts is None or config.experts.offload else 1 + len(config.views),
     )
     check_memory(config, resident, free_bytes(target), str(target))

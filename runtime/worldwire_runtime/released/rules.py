@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class ReleasedRules:
         motion = self._config.motion
         spoken = [
             inferred_inputs(before, after, motion) if _steered_by_pose(item, conditioning) else item
-            for item, before, after in zip(inputs, players, players[1:], strict=True)
+            for item, (before, after) in zip(inputs, pairwise(players), strict=True)
         ]
         actions = action_vectors(spoken)
         actions[:, len(KEYS) :] *= torch.tensor(MOUSE_SIGNS)
