@@ -16,7 +16,7 @@ credit back; it throws the first 0.5 s away, counts for SECONDS, says `bye` and 
     {"frames": 1234, "seconds": 5.0, "p50_ms": 1.2, "p99_ms": 2.3, "gen0": 0}
 
 p50_ms, p99_ms: from a frame's `t_ns` to the moment when all of it was here, both on the machine's monotonic
-clock. gen0: garbage collections meanwhile, in languages that have them. More fields are passed on as they are.
+clock. gen0: garbage collections meanwhile, in languages that have them. More fields are passed on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Many players of one server, a few processes, one socket each: is every press of a key shown, and how fast?
 
-Each player toggles a key all the time. Its pictures say which keys were held, so the presses and releases that
-were shown can be counted; `ack` must arrive at the last input.
+Each player toggles a key all the time. Its pictures say which keys were held, so the presses and releases
+that were shown can be counted; `ack` must arrive at the last input.
 """
 
 from __future__ import annotations

@@ -82,6 +82,11 @@ class RawPeer:
             found.append(message)
         return found
 
+    def drain(self) -> None:
+        """Throws away what has come."""
+        while self._socket.poll(0):
+            self._socket.recv_multipart()
+
     def close(self) -> None:
         self._socket.close()
         self._context.term()

@@ -339,3 +339,21 @@ def collect(session, count: int, timeout_s: float) -> list[worldwire.Frame]:
     while len(frames) < count and time.monotonic() < deadline:
         frames += session.poll_frames(timeout_s=0.1)
     return frames
+
+
+def test_a_seed_image_and_its_message_must_agree(server):
+    with RawPeer(server.endpoint) as peer:
+        session = open_raw(peer)
+        sides = {"image_height": 32, "image_width": 48}
+        for fields, payload in (
+            (sides, None),
+            (sides, bytes(5)),
+            ({"image": "red"}, bytes(32 * 48 * 3)),
+            ({}, bytes(32 * 48 * 3)),
+        ):
+            peer.send(Reset(request=40, session=session, **fields), payload)
+            answer = peer.receive()
+            assert isinstance(answer, ErrorMessage)
+            assert (answer.code, answer.request) == ("bad_image", 40)
+        peer.send(Reset(request=41, session=session, **sides), bytes(32 * 48 * 3))
+        assert isinstance(peer.receive(), FrameMessage)

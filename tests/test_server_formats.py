@@ -27,7 +27,7 @@ from worldwire.protocol import (
     decode,
 )
 from worldwire_runtime.server import pixels as pixels_module
-from worldwire_runtime.server.pixels import PictureEncoder, formats_for
+from worldwire_runtime.server.pixels import PictureEncoder, our_formats
 from worldwire_runtime.test_pattern import PatternWorld, prompt_crc, read_pattern
 
 HEIGHT, WIDTH = 96, 160
@@ -178,11 +178,20 @@ def test_a_branch_has_its_own_stream(server):
 
 
 def test_what_this_machine_cannot_encode_is_not_offered(monkeypatch):
-    assert "h264" not in formats_for(95, 161)
     monkeypatch.setattr(pixels_module.importlib.util, "find_spec", lambda _: None)
-    formats_for.cache_clear()
-    assert formats_for(HEIGHT, WIDTH) == ("rgb", "rgba", "bgra")
-    formats_for.cache_clear()
+    our_formats.cache_clear()
+    assert our_formats() == ("rgb", "rgba", "bgra")
+    our_formats.cache_clear()
+
+
+def test_h264_takes_odd_sides():
+    encoder, viewer = PictureEncoder("h264", 90), Viewer("h264")
+    picture = np.full((95, 161, 3), 200, np.uint8)
+    payload = encoder.encode(picture)
+    shown = viewer.rgb(payload.data)
+    assert payload.key
+    assert shown.shape == (96, 162, 3)
+    assert np.abs(shown.astype(int) - 200).max() < 6
 
 
 def test_rgb_is_not_copied():

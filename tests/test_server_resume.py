@@ -101,6 +101,33 @@ def test_the_older_connection_gets_a_goodbye_and_nothing_else_works_there():
             assert [resumed.session for resumed in third.resumed] == [session]
 
 
+def test_a_missed_welcome_leaves_the_token_before_it_valid_and_older_ones_void():
+    with serving() as server, RawPeer(server.endpoint) as first:
+        session = open_raw(first)
+        tokens, peers = [first.welcome.token], []
+        for _ in range(3):
+            peers.append(RawPeer(server.endpoint, greet=False))
+            welcome = hello(peers[-1], tokens[-1])
+            assert [resumed.session for resumed in welcome.resumed] == [session]
+            tokens.append(welcome.token)
+        with RawPeer(server.endpoint, greet=False) as late:
+            assert hello(late, tokens[1]).resumed == ()  # given before the one that was named last
+            assert len(hello(late, tokens[2]).resumed) == 1  # as if the last welcome had been missed
+        for peer in peers:
+            peer.close()
+
+
+def test_a_hello_said_again_keeps_a_live_session():
+    with serving(FakeWorld(step_s=0.02)) as server, RawPeer(server.endpoint) as peer:
+        session = open_raw(peer, window=4096)
+        for token in (None, peer.welcome.token):
+            peer.send(Hello(request=99, version=VERSION, client="raw", resume=token))
+            while not isinstance(answer := peer.receive(), Welcome):
+                assert isinstance(answer, FrameMessage)
+            assert [resumed.session for resumed in answer.resumed] == [session]
+        assert any(isinstance(message, FrameMessage) for message in (peer.receive(), peer.receive()))
+
+
 def test_a_wrong_token_is_a_normal_welcome():
     with serving() as server, RawPeer(server.endpoint) as first:
         open_raw(first)
@@ -146,8 +173,8 @@ def test_the_oldest_orphan_makes_place():
             guest.send(Open(request=50))
             assert isinstance(guest.receive(), Opened)
         with RawPeer(server.endpoint, greet=False) as peer:
-            assert len(hello(peer, tokens[1]).resumed) == 1
             assert len(hello(peer, tokens[0]).resumed) == 0
+            assert len(hello(peer, tokens[1]).resumed) == 1
         assert world.open_sessions <= 2
 
 
@@ -158,8 +185,11 @@ def test_answers_to_a_lost_client_reach_nobody():
         first.send(Step(request=60, session=session, inputs=controls(8)))
         time.sleep(0.1)
         with RawPeer(server.endpoint, greet=False) as second:
-            assert len(hello(second, first.welcome.token).resumed) == 1
-            assert second.receive_all(0.6) == []
+            start = time.monotonic()
+            (resumed,) = hello(second, first.welcome.token).resumed  # comes when the step is over
+            assert time.monotonic() - start > 0.1
+            assert resumed.frames_per_step == 8
+            assert second.receive_all(0.3) == []
             second.send(Step(request=61, session=session, inputs=controls(8)))
             frames = [message for message in second.receive_all(0.6) if isinstance(message, FrameMessage)]
             assert [frame.request for frame in frames] == [61] * 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +10,8 @@ from typing import Final
 from worldwire.protocol import Limits
 
 MAX_CLIENTS: Final = 1024
+MAX_TOKENS: Final = 8
+TOKEN_BYTES: Final = 16
 COMPLAINT_S: Final = 1.0
 """A client that is over its rate hears of it this often."""
 
@@ -17,8 +20,8 @@ COMPLAINT_S: Final = 1.0
 class Client:
     """One connection. allowance: messages that it may send at once (a token bucket).
 
-    tokens: what resumes its sessions after it was lost: that of its `welcome`, and the one that it resumed
-    with, for an answer may be lost too; empty before `hello`.
+    tokens: what resumes its sessions after it was lost, oldest first: those of its `welcome`s,
+    behind the one that it resumed with, for an answer may be lost too. None before `hello`.
     """
 
     last_heard_s: float
@@ -30,6 +33,12 @@ class Client:
     def greeted(self) -> bool:
         """Whether it said hello."""
         return bool(self.tokens)
+
+    def add_token(self, before: tuple[str, ...]) -> str:
+        """A fresh token, behind those that stay valid."""
+        token = secrets.token_hex(TOKEN_BYTES)
+        self.tokens = (*before, token)[-MAX_TOKENS:]
+        return token
 
 
 class Clients:
@@ -53,6 +62,10 @@ class Clients:
             return None
         client.allowance -= 1
         return client
+
+    def get(self, address: bytes) -> Client | None:
+        """The client at an address, if it is there."""
+        return self._clients.get(address)
 
     def may_complain(self, address: bytes) -> bool:
         """Whether it is time to tell a client again that it sends too much."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ from worldwire_runtime.server.clients import Client, Clients
 from worldwire_runtime.server.jobs import Jobs
 from worldwire_runtime.server.kept import KeptStates
 from worldwire_runtime.server.outbox import Outbox
-from worldwire_runtime.server.pixels import PictureEncoder, choose_format, formats_for
+from worldwire_runtime.server.pixels import PictureEncoder, choose_format, our_formats
 from worldwire_runtime.server.router import Router
 from worldwire_runtime.server.security import KeyPair
 from worldwire_runtime.server.sessions import NO_CLIENT, Sessions, Slot
@@ -63,7 +62,6 @@ log = logging.getLogger(__name__)
 
 TURN_MS: Final = 100
 SWEEP_S: Final = 0.5
-TOKEN_BYTES: Final = 16
 
 Handler = Callable[[bytes, Client, Any, Any], None]
 
@@ -138,6 +136,7 @@ class Server:
         self._info: WorldInfo | None = None
         self._jobs: Jobs | None = None
         self._task: Task | None = None
+        self._late_hellos: list[tuple[bytes, Hello]] = []
         self._failure: Exception | None = None
         self._stopping = False
         self._born_s = time.monotonic()
@@ -230,33 +229,36 @@ class Server:
         if self._info is None:
             self._send(address, self._status(message.request))
             return
-        resumed = self._take_over(address, message.resume) if message.resume else []
-        client.tokens = (
-            secrets.token_hex(TOKEN_BYTES),
-            *([message.resume] if resumed and message.resume else []),
-        )
-        formats = formats_for(self._info.height, self._info.width)
-        self._send(
-            address,
-            replies.welcome(message.request, self._info, self._limits, client.tokens[0], resumed, formats),
-        )
+        tokens = client.tokens
+        if message.resume and message.resume not in tokens:
+            self._end_older(message.resume)
+            if self._task is not None and message.resume in self._task.slot.tokens:
+                self._late_hellos.append((address, message))  # what runs for these sessions is finished first
+                return
+            tokens = (*tokens, *self._sessions.adopt(message.resume, address))
+        elif message.resume:
+            tokens = tokens[tokens.index(message.resume) :]
+        token, sessions = client.add_token(tokens), self._sessions.of_client(address)
+        welcome = replies.welcome(message.request, self._info, self._limits, token, sessions, our_formats())
+        self._send(address, welcome)
 
-    def _take_over(self, address: bytes, token: str) -> list[Slot]:
-        """The sessions that a token resumes now belong to a client; an older connection gets its goodbye."""
+    def _end_older(self, token: str) -> None:
+        """A connection that still stands gives its sessions to the one that names its token."""
         older = self._clients.with_token(token)
-        if older is not None and older != address:
-            self._router.send(older, Bye(reason="another connection has resumed its sessions"))
+        if older is not None:
+            self._router.send(older, Bye(reason="another connection has taken over its sessions"))
             self._lose(older)
-        elif older is not None:
-            self._orphan(address, (token,))  # it says hello again
-        resumed = self._sessions.with_token(token)
-        for slot in resumed:
-            slot.adopt(address)
-        return resumed
+
+    def _greet_late(self) -> None:
+        """Answers those who waited for a job to end."""
+        waiting, self._late_hellos = self._late_hellos, []
+        for address, message in waiting:
+            client = self._clients.get(address)
+            if client is not None:
+                self._on_hello(address, client, message, None)
 
     def _on_open(self, address: bytes, _: Client, message: Open, payload: Any) -> None:
-        assert self._info is not None
-        name = choose_format(message.formats, formats_for(self._info.height, self._info.width))
+        name = choose_format(message.formats, our_formats())
         slot = self._sessions.add(address, PictureEncoder(name, message.jpeg_quality))
         self._sessions.enqueue(slot, message, payload)
 
@@ -365,12 +367,13 @@ class Server:
             else:
                 self._task = None
                 self._on_end(task, event)
+                self._greet_late()
 
     def _load_world(self) -> tuple[ServedWorld, WorldInfo]:
         """Runs in the worker's thread; an unknown plan shows here and not when the first session opens."""
         world = self._load()
         info = world.info_for(self._plan)
-        formats_for(info.height, info.width)  # looks for encoders now, not while a client waits
+        our_formats()  # looks for encoders now, not while a client waits
         return world, info
 
     def _on_loaded(self, event: Event, on_ready: Callable[[], None]) -> None:
@@ -467,9 +470,7 @@ class Server:
 
     def _lose(self, address: bytes) -> None:
         """A connection is lost or silent: its sessions wait for their client for a while."""
-        self._orphan(address, self._clients.forget(address))
-
-    def _orphan(self, address: bytes, tokens: tuple[str, ...]) -> None:
+        tokens = self._clients.forget(address)
         for slot in self._sessions.of_client(address):
             slot.orphan(tokens, time.monotonic())
 
@@ -481,7 +482,7 @@ class Server:
         self._next_sweep_s = now_s + SWEEP_S
         for address in self._clients.silent():
             reason = f"nothing was heard of this client for {self._limits.liveness_s:g} s"
-            self._router.send(address, Bye(reason=reason))
+            self._router.send(address, Bye(reason=reason, resume=True))
             self._lose(address)
         self._sessions.end_orphans(now_s - self._limits.resume_s)
 

@@ -44,12 +44,12 @@ class Payload(NamedTuple):
 
 
 @cache
-def formats_for(height: int, width: int) -> tuple[str, ...]:
-    """The formats in which this server can send pictures of a size."""
+def our_formats() -> tuple[str, ...]:
+    """The formats in which this server can send pictures; some need an extra."""
     found = [FORMAT_RGB, FORMAT_RGBA, FORMAT_BGRA]
     if importlib.util.find_spec("simplejpeg") is not None:
         found.append(FORMAT_JPEG)
-    if height % 2 == 0 and width % 2 == 0 and _has_x264():  # 4:2:0 halves both sides
+    if _has_x264():
         found.append(FORMAT_H264)
     return tuple(found)
 
@@ -106,6 +106,8 @@ class H264Stream:
     def __init__(self, height: int, width: int):
         import av
 
+        self._fill = ((0, height % 2), (0, width % 2), (0, 0))  # 4:2:0 halves both sides
+        height, width = height + height % 2, width + width % 2
         self._codec: Any = av.CodecContext.create("libx264", "w")
         self._codec.width, self._codec.height = width, height
         self._codec.pix_fmt, self._codec.time_base = "yuv420p", H264_CLOCK
@@ -116,6 +118,8 @@ class H264Stream:
         """The access unit of one picture uint8 [height, width, 3]."""
         import av
 
+        if any(map(any, self._fill)):
+            pixels = np.pad(pixels, self._fill, "edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         frame = frame.reformat(format="yuv420p")
         frame.pts, frame.time_base = self._pictures, H264_CLOCK
@@ -156,15 +160,17 @@ def _has_x264() -> bool:
 
 
 def seed_image(message: Reset, payload: Any) -> Pixels | str | None:
-    """The image that a reset starts from, as `SessionLike.reset` takes it."""
-    if payload is None:
+    """The image that a reset starts from, as `SessionLike.reset` takes it; ImageError for a misfit."""
+    sides = (message.image_height, message.image_width)
+    if payload is None and sides == (None, None):
         return message.image
-    height, width = message.image_height or 0, message.image_width or 0
-    if message.image is not None or len(payload) != height * width * 3 or not len(payload):
+    height, width = (side or 0 for side in sides)
+    size = len(payload) if payload is not None else 0
+    if message.image is not None or size != height * width * 3 or not size:
         raise ImageError(
             "a seed image does not fit its message",
             expected="a payload of image_height x image_width x 3 bytes and no `image`",
-            got=f"{len(payload)} bytes for {height} x {width}, image={message.image!r}",
+            got=f"{size} bytes for {height} x {width}, image={message.image!r}",
             remedy="send rows of RGB, top row first",
         )
     return np.frombuffer(payload, np.uint8).reshape(height, width, 3)

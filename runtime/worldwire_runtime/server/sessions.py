@@ -107,8 +107,9 @@ class Slot:
         self.window = 0
 
     def grant(self, frames: int) -> None:
-        """The client took frames. Credit above the window is void: frames of an older epoch cost none."""
-        self.credit = min(self.window, self.credit + frames)
+        """The client took frames. What exceeds the window is void: frames of an older epoch cost none."""
+        if self.window:
+            self.credit = min(self.window, self.credit + frames)
 
     def schedule(self, now_s: float, rate: float) -> None:
         """A live step begins now; the next one is due so that `rate` frames a second are kept.
@@ -202,9 +203,17 @@ class Sessions:
         """The slots of a client."""
         return [slot for slot in self if slot.client == client and not slot.closing]
 
-    def with_token(self, token: str) -> list[Slot]:
-        """The orphans that a token resumes."""
-        return [slot for slot in self._orphans() if token in slot.tokens]
+    def adopt(self, token: str, client: bytes) -> tuple[str, ...]:
+        """Gives the orphans that a token resumes to a client.
+
+        Returns the tokens of theirs that stay valid: the named one and those that were given after it.
+        """
+        kept: tuple[str, ...] = ()
+        for slot in self._orphans():
+            if token in slot.tokens:
+                kept = slot.tokens[slot.tokens.index(token) :]
+                slot.adopt(client)
+        return kept
 
     def end_orphans(self, before_s: float) -> None:
         """Ends those that have waited since before a time."""
