@@ -1,5 +1,6 @@
 """The decoder stream: pixels, saving, branching, and a logged fall-back without a compiler."""
 
+import copy
 import logging
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from worldwire.errors import StateError
 from worldwire_runtime import decoder as decoder_module
-from worldwire_runtime.decoder import Decoder, DecoderStream
+from worldwire_runtime.decoder import Decoder, DecoderStream, channels_last
 from worldwire_runtime.model.vae import VAE, VAEConfig
 
 
@@ -25,6 +26,17 @@ def test_pixels_are_the_vae_frames(vae: VAE):
     assert pixels.shape == (9, 32, 48, 3)
     expected = ((frames[0].permute(1, 2, 3, 0) + 1) * 127.5).round().to(torch.uint8)
     assert (pixels == expected.numpy()).all()
+
+
+def test_the_layout_of_the_weights_changes_no_pixel(vae: VAE):
+    latents, other = torch.randn(3, 6, 2, 3), copy.deepcopy(vae)
+    channels_last(other)
+    assert any(
+        weight.ndim == 5 and weight.is_contiguous(memory_format=torch.channels_last_3d)
+        for weight in other.parameters()
+    )
+    plain = DecoderStream(Decoder(vae)).decode(latents).astype(int)
+    assert abs(DecoderStream(Decoder(other)).decode(latents) - plain).max() <= 1
 
 
 def test_saved_and_copied_streams_continue_bit_for_bit(vae: VAE):
