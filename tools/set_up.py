@@ -27,7 +27,7 @@ VENV = ROOT / ".venv"
 READY = VENV / ".ready"
 VERSIONS = ("3.11", "3.12")
 CANDIDATES = ("python3", "python3.12", "python3.11", "python")
-EXTRAS = "runtime,play,training,dev"
+EXTRAS = "runtime,play,robotics,training,export,dev"
 TORCH = "torch==2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE_S = 4

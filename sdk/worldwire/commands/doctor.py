@@ -29,6 +29,7 @@ BFLOAT16_FLAGS: Final = ("avx512_bf16", "amx_bf16")
 EXTRAS: Final = {
     "runtime": "generating worlds on this machine",
     "play": "the viewer",
+    "robotics": "the Gymnasium environment",
     "training": "the data engine, training and `worldwire eval`",
 }
 EGL_PROBE: Final = (
