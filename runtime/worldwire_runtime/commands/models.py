@@ -1,4 +1,4 @@
-"""`worldwire models list` and `worldwire models parity DIR --json F`."""
+"""`worldwire models list`, `worldwire models verify DIR` and `worldwire models parity DIR --json F`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="the presets of this installation, their sizes and folders")
     listing.set_defaults(action=list_presets)
+    verify = verbs.add_parser("verify", help="is every tensor of a released tree there, in its shape")
+    verify.add_argument("folder", type=Path, metavar="DIR", help="folder with the released files")
+    verify.add_argument("--full", action="store_true", help="read every number and hash every file")
+    verify.add_argument("--json", type=Path, metavar="F", help="write the whole report to F")
+    verify.set_defaults(action=run_verify)
     parity = verbs.add_parser("parity", help="compare with recorded outputs of the official implementation")
     parity.add_argument("folder", type=Path, metavar="DIR", help="folder with cases.json and its tensors")
     parity.add_argument("--json", type=Path, metavar="F", help="write {case/output: relative error} to F")
@@ -32,17 +37,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def list_presets(_: argparse.Namespace) -> int:
-    """One line per preset: name, size on disk, folder."""
-    from worldwire_runtime.world import preset_folder, preset_names
+    """One line per preset: name, size on disk, what it needs to play, folder."""
+    from worldwire_runtime.config import WorldConfig
+    from worldwire_runtime.footprint import Resident, memory_estimate
+    from worldwire_runtime.sources import CONFIG_FILE, preset_folder, preset_names
+    from worldwire_runtime.usage import GIB
 
-    names = preset_names()
-    if not names:
-        sys.stdout.write("no presets are installed\n")
-    for name in names:
+    for name in preset_names():
         folder = preset_folder(name)
+        config = WorldConfig.from_file(folder / CONFIG_FILE)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        sys.stdout.write(f"{name:<12} {size / BYTES_PER_MB:>9.1f} MB  {folder}\n")
+        weights = f"{size / BYTES_PER_MB:.1f} MB" if size else "weights apart"
+        needs = memory_estimate(config, Resident(text=False)).device_bytes / GIB
+        sys.stdout.write(
+            f"{name:<12} {config.height}x{config.width}  {weights:>14}  plays in about {needs:>5.1f} GiB"
+            f" (bfloat16)  {folder}\n"
+        )
     return 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Prints a report; exit status 1 if anything is missing, extra, mis-shaped or unreadable."""
+    from worldwire_runtime.commands.progress import Bar
+    from worldwire_runtime.released.verify import as_json, table, verify_tree
+
+    with Bar(unit="B") as bar:
+        report = verify_tree(args.folder, args.full, bar.show)
+    sys.stdout.write(table(report))
+    if args.json is not None:
+        args.json.write_text(json.dumps(as_json(report), indent=1) + "\n")
+    return 0 if report.good else EXIT_DIFFERENT
 
 
 def run_parity(args: argparse.Namespace) -> int:
@@ -50,14 +74,14 @@ def run_parity(args: argparse.Namespace) -> int:
     from worldwire_runtime.parity import run_folder
 
     results = run_folder(args.folder)
-    sys.stdout.write(table(results))
+    sys.stdout.write(parity_table(results))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({result.name: result.error for result in results}, indent=1) + "\n")
     return 0 if all(result.passed for result in results) else EXIT_DIFFERENT
 
 
-def table(results: list[Result]) -> str:
+def parity_table(results: list[Result]) -> str:
     """The results as lines of text."""
     width = max((len(result.name) for result in results), default=0)
     lines = [f"{'case/output':<{width}}  {'error':>9}  {'allowed':>9}"]
@@ -72,5 +96,7 @@ def table(results: list[Result]) -> str:
 
 
 command = Command(
-    "list the models of this installation; compare them with the official implementation", configure, run
+    "list the models of this installation; verify released ones; compare with the official implementation",
+    configure,
+    run,
 )
