@@ -194,18 +194,30 @@ def read_shapes(tables: Sequence[Any], where: str) -> tuple[Shape, ...]:
 def read_config(path: Path, kind: type[Config], assignments: Sequence[str] = ()) -> Config:
     """A TOML file as the dataclass `kind`, with `key.in.table=value` assignments on top.
 
-    Values are TOML; what is not (a bare path) counts as a string. Raises ConfigError for an unreadable file,
-    an assignment without '=', and unknown keys.
+    A file may say `extends = "other.toml"`: then it holds only what differs from that file beside it. Values
+    are TOML; what is not (a bare path) counts as a string. Raises ConfigError for an unreadable file, an
+    assignment without '=', and unknown keys.
     """
+    values = _read(path)
+    for assignment in assignments:
+        _merge(values, _parse(assignment))
+    return config_from_dict(values, kind, str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The tables of a file on top of those of the file that it extends."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             f"the configuration {path} cannot be read: {error}", expected="a TOML file"
         ) from error
-    for assignment in assignments:
-        _merge(values, _parse(assignment))
-    return config_from_dict(values, kind, str(path))
+    other = values.pop("extends", None)
+    if other is None:
+        return values
+    whole = _read(path.parent / other)
+    _merge(whole, values)
+    return whole
 
 
 def _parse(assignment: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model.text import TinyTextEncoder
 from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.world import preset_folder
 from worldwire_training.base_config import BaseConfig, DataConfig, RunConfig, ValidationConfig
 from worldwire_training.base_model import BaseModel, text_config
 from worldwire_training.base_training import BaseTrainer
@@ -47,7 +48,7 @@ def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
         world = world_config(config.world, vae.config, prompt_vocabulary())
         store = training_store(config.data, world, vae, ranks)
         validator = make_validator(config.data, config.validation, world, vae) if ranks.is_main else None
-        start = load_base(Path(config.init_from), world) if config.init_from else None
+        start = load_base(preset_folder(config.init_from), world) if config.init_from else None
         trainer = BaseTrainer(config, world, store, ranks, validator=validator, start=start)
         trainer.publish = partial(publish_world, config, world, vae)
         figures = trainer.fit(resume, began)

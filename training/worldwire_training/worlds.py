@@ -16,7 +16,7 @@ from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model.checkpoint import load_module, save_compact
 from worldwire_runtime.model.text import vocabulary_of
 from worldwire_runtime.model.vae import VAE, VAEConfig
-from worldwire_runtime.world import CONFIG_FILE, DIT_FILE, TEXT_FILE, VAE_FILE
+from worldwire_runtime.world import CONFIG_FILE, DIT_FILE, TEXT_FILE, VAE_FILE, preset_folder, preset_names
 from worldwire_training.base_model import BaseModel, text_config
 from worldwire_training.vae_training import CONFIG as VAE_CONFIG_FILE
 from worldwire_training.vae_training import WEIGHTS as VAE_WEIGHTS_FILE
@@ -39,7 +39,9 @@ def world_config(table: Mapping[str, Any], vae: VAEConfig, vocabulary: Sequence[
 
 
 def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> VAE:
-    """The VAE that a training run left in `folder`, or that of a world that ships there."""
+    """The VAE that a training run left in `folder`, or that of a world that ships there; or of a preset."""
+    if not folder.is_dir() and str(folder) in preset_names():
+        folder = preset_folder(folder)
     shipped = (folder / CONFIG_FILE).is_file()
     path = folder / (CONFIG_FILE if shipped else VAE_CONFIG_FILE)
     try:

@@ -2,6 +2,9 @@
 
 worldwire data generate --scenes 64 --out data/village
 worldwire data inspect data/village
+worldwire data capture --prompt "a village by day" --out data/mine
+worldwire data import --video walk.mp4 --poses walk.tum --fov 90 --prompt "a room" --out data/mine
+worldwire data pack data/mine --out runs/mine
 """
 
 from __future__ import annotations
@@ -10,11 +13,12 @@ import argparse
 import itertools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldwire.cli import Command
+from worldwire_training.commands import own_data
 
 if TYPE_CHECKING:
     from worldwire_training.data_engine.episode import Episode
@@ -24,12 +28,18 @@ SHOWN_EPISODES = 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the two actions."""
+    """Adds the actions."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     text = "render episodes into shards; go on where an earlier run stopped"
     _configure_generate(actions.add_parser("generate", help=text, description=text))
     text = "a contact sheet with keys and paths, and statistics"
     _configure_inspect(actions.add_parser("inspect", help=text, description=text))
+    text = "record play, in a window or by a script, as training data"
+    own_data.configure_capture(actions.add_parser("capture", help=text, description=text))
+    text = "make a video with camera poses training data"
+    own_data.configure_import(actions.add_parser("import", help=text, description=text))
+    text = "cut shards into the arrays that a training run reads"
+    own_data.configure_pack(actions.add_parser("pack", help=text, description=text))
 
 
 def _configure_generate(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +79,7 @@ def _configure_inspect(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs one action."""
-    return _generate(args) if args.action == "generate" else _inspect(args)
+    return ACTIONS[args.action](args)
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -112,5 +122,13 @@ def _inspect(args: argparse.Namespace) -> int:
     sys.stdout.write("\n".join([*statistics.lines(), f"contact sheet: {path}"]) + "\n")
     return 0
 
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "generate": _generate,
+    "inspect": _inspect,
+    "capture": own_data.run_capture,
+    "import": own_data.run_import,
+    "pack": own_data.run_pack,
+}
 
 command = Command("make and inspect training data", configure, run)

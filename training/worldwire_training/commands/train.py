@@ -15,6 +15,8 @@ from pathlib import Path
 
 from worldwire.cli import Command
 
+CONFIGS = Path(__file__).parent.parent / "configs"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the networks and their options."""
@@ -43,8 +45,21 @@ def run(args: argparse.Namespace) -> int:
     return NETWORKS[args.network](args)
 
 
+def config_file(text: str) -> Path:
+    """A file, or the name of a configuration that ships."""
+    named = CONFIGS / f"{text}.toml"
+    return named if named.is_file() and not Path(text).exists() else Path(text)
+
+
+def shipped_names() -> str:
+    """The names of the configurations that ship."""
+    return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a TOML file")
+    parser.add_argument(
+        "--config", type=config_file, required=True, metavar="FILE", help=f"a TOML file, or {shipped_names()}"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="continue from the checkpoint in the output folder"
     )
