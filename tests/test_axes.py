@@ -127,20 +127,47 @@ def test_composition_survives(axes, first, second, position, point):
     assert np.allclose(axes.matrix_to_wire(then @ native), world_turn @ c2w, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("axes", "position", "quaternion"),
-    [
-        (UNITY, lambda x, y, z: (x, -y, z), lambda x, y, z, w: (-x, y, -z, w)),
-        (UNREAL, lambda x, y, z: (y / 100, -z / 100, x / 100), lambda x, y, z, w: (-y, z, -x, w)),
-        (ROS, lambda x, y, z: (-y, -z, x), lambda x, y, z, w: (-y, -z, x, w)),
-        (OPENGL, lambda x, y, z: (x, -y, -z), lambda x, y, z, w: (x, -y, -z, w)),
-    ],
-)
-@given(p=positions, q=quaternions)
-def test_the_table_of_the_page(axes, position, quaternion, p, q):
-    """docs/axes.md gives these one-liners to clients in other languages."""
-    assert np.allclose(axes.position_to_wire(p), position(*p))
-    assert np.allclose(axes.quaternion_to_wire(q), quaternion(*q))
+R2 = np.sqrt(0.5)
+# docs/axes.md gives these one-liners to clients in other languages: to the wire, then from it.
+POSITIONS_ON_THE_PAGE = [
+    (UNITY, lambda x, y, z: (x, -y, z), lambda x, y, z: (x, -y, z)),
+    (UNREAL, lambda x, y, z: (y / 100, -z / 100, x / 100), lambda x, y, z: (z * 100, x * 100, -y * 100)),
+    (ROS, lambda x, y, z: (-y, -z, x), lambda x, y, z: (z, -x, -y)),
+    (OPENGL, lambda x, y, z: (x, -y, -z), lambda x, y, z: (x, -y, -z)),
+    (ROS_OPTICAL, lambda x, y, z: (-y, -z, x), lambda x, y, z: (z, -x, -y)),
+    (BLENDER, lambda x, y, z: (x, -z, y), lambda x, y, z: (x, z, -y)),
+]
+QUATERNIONS_ON_THE_PAGE = [
+    (UNITY, lambda x, y, z, w: (-x, y, -z, w), lambda x, y, z, w: (-x, y, -z, w)),
+    (UNREAL, lambda x, y, z, w: (-y, z, -x, w), lambda x, y, z, w: (-z, -x, y, w)),
+    (ROS, lambda x, y, z, w: (-y, -z, x, w), lambda x, y, z, w: (z, -x, -y, w)),
+    (OPENGL, lambda x, y, z, w: (x, -y, -z, w), lambda x, y, z, w: (x, -y, -z, w)),
+]
+PRODUCTS_ON_THE_PAGE = [
+    (ROS_OPTICAL, lambda x, y, z, w: (-y, -z, x, w), (0.5, -0.5, 0.5, 0.5)),
+    (BLENDER, lambda x, y, z, w: (x, -z, y, w), (-R2, 0, 0, R2)),
+]
+
+
+@pytest.mark.parametrize(("axes", "to_wire", "from_wire"), POSITIONS_ON_THE_PAGE)
+@given(p=positions)
+def test_positions_of_the_page(axes, to_wire, from_wire, p):
+    assert np.allclose(axes.position_to_wire(p), to_wire(*p))
+    assert np.allclose(axes.position_from_wire(p), from_wire(*p))
+
+
+@pytest.mark.parametrize(("axes", "to_wire", "from_wire"), QUATERNIONS_ON_THE_PAGE)
+@given(q=quaternions)
+def test_quaternions_of_the_page(axes, to_wire, from_wire, q):
+    assert np.allclose(axes.quaternion_to_wire(q), to_wire(*q))
+    assert np.allclose(axes.quaternion_from_wire(q), from_wire(*q))
+
+
+@pytest.mark.parametrize(("axes", "turned", "mounted"), PRODUCTS_ON_THE_PAGE)
+@given(q=quaternions)
+def test_products_of_the_page(axes, turned, mounted, q):
+    product = Rotation.from_quat(turned(*q)) * Rotation.from_quat(mounted)
+    assert same_rotation(axes.quaternion_to_wire(q), product.as_quat())
 
 
 RIGHT_30 = make_c2w(rotation_from_yaw_pitch(30.0, 0.0), np.zeros(3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -200,3 +202,10 @@ def test_wrong_use_is_told():
         WorldwireEnv(Host(), plan="papre")
     with pytest.raises((ConnectionLostError, BusyError)):
         WorldwireEnv(lambda: connect("tcp://127.0.0.1:9", timeout_s=0.2))
+
+
+def test_without_gymnasium_it_names_the_extra():
+    program = "import sys; sys.modules['gymnasium'] = None; import worldwire.gym"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'worldwire[robotics]'" in done.stderr.splitlines()[-1]
