@@ -20,6 +20,9 @@ namespace Worldwire
 
         public int ImageHeight;
         public int ImageWidth;
+
+        /// <summary>Makes ImageRgb once the size of the world is known.</summary>
+        public Func<WorldInfo, byte[]> ImageFor;
     }
 
     /// <summary>
@@ -86,6 +89,13 @@ namespace Worldwire
         /// <summary>Starts anew; frame 0 comes as a frame, a live session stays live.</summary>
         public WorldRequest Reset(WorldStart start)
         {
+            if (start.ImageFor != null)
+            {
+                WorldInfo world = _client.Welcome.World;
+                start.ImageRgb = start.ImageFor(world);
+                start.ImageHeight = world.Height;
+                start.ImageWidth = world.Width;
+            }
             var message = new ResetMessage
             {
                 Session = Id, Seed = start.Seed, View = Some(start.View), Prompt = Some(start.Prompt),
