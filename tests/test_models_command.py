@@ -122,7 +122,7 @@ def test_in_full_numbers_that_are_none_are_found_and_files_hashed(tree):
     assert len(files[f"{STEM}.safetensors.index.json"]["sha256"]) == 3
 
 
-def test_two_copies_of_the_network_in_one_file_play_the_first(tree):
+def test_two_copies_of_the_network_in_one_file_play_the_student(tree):
     """Distillation code may store student and critic."""
 
     def double(state):
@@ -134,6 +134,7 @@ def test_two_copies_of_the_network_in_one_file_play_the_first(tree):
     status, files = verify(tree)
     assert status == 0
     assert len(files[f"{STEM}.safetensors"]["set_aside"]) == files[f"{STEM}.safetensors"]["tensors"]
+    assert all(name.startswith("critic.") for name in files[f"{STEM}.safetensors"]["set_aside"])
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -317,8 +317,8 @@ def test_three_steps_are_the_official_constants(world, monkeypatch):
     monkeypatch.setattr(world.rules, "conditions", lambda clip: None)
 
     class Known:
-        def velocity(self, conditions, context):
-            return lambda x, timestep: next(velocities)
+        def sample(self, conditions, context, noise, solver):
+            return solver(lambda x, timestep: next(velocities), noise)
 
     v = torch.randn(3, 1, 48, 2, 2, 4)
     velocities = iter(v)

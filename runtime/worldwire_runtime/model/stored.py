@@ -50,11 +50,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file. `read` brings it to the CPU as it is stored, anew with each call."""
+    """One tensor of a file.
+
+    read: brings it to the CPU as it is stored; into the front of a byte buffer [bytes], if one is given and
+    there is something to read.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    read: Callable[[], Tensor]
+    read: Callable[[Tensor | None], Tensor]
 
     @property
     def elements(self) -> int:
@@ -118,10 +122,19 @@ def read_each(
     device: torch.device | str = "cpu",
     progress: Progress = lambda *_: None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors, one after the other, where and as they are wanted."""
-    total, done = sum(entry.bytes for entry in stored.values()), 0
+    """Names and tensors, one after the other, where and as they are wanted.
+
+    What is to be converted or moved is read into one buffer, again and again: many buffers of many sizes
+    would leave holes in the heap as large as a second copy. For a GPU the buffer is pinned.
+    """
+    place, largest = torch.device(device), max((entry.bytes for entry in stored.values()), default=0)
+    total, done, buffer = sum(entry.bytes for entry in stored.values()), 0, None
     for name, entry in stored.items():
-        yield name, entry.read().to(device=device, dtype=dtype if entry.dtype.is_floating_point else None)
+        wanted = dtype if dtype is not None and entry.dtype.is_floating_point else entry.dtype
+        stays = wanted == entry.dtype and place.type == "cpu"
+        if not stays and buffer is None:
+            buffer = torch.empty(largest, dtype=torch.uint8, pin_memory=place.type == "cuda")
+        yield name, entry.read(None if stays else buffer).to(device=place, dtype=wanted)
         done += entry.bytes
         progress(done, total)
 
@@ -161,12 +174,15 @@ def _safetensor(path: Path, entry: Mapping[str, Any], start: int, space: int) ->
         raise ValueError("a tensor's size does not fit its shape")
     if not 0 <= begin <= end <= space:
         raise ValueError(f"it ends {end - space} bytes early")
-    return StoredTensor(shape, dtype, lambda: _read_bytes(path, start + begin, shape, dtype))
+    return StoredTensor(shape, dtype, lambda into: _read_bytes(path, start + begin, shape, dtype, into))
 
 
-def _read_bytes(path: Path, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor of its own, not a view of a mapped file: what is read and converted must not stay resident."""
-    raw = torch.empty(prod(shape) * dtype.itemsize, dtype=torch.uint8)
+def _read_bytes(
+    path: Path, offset: int, shape: tuple[int, ...], dtype: torch.dtype, into: Tensor | None
+) -> Tensor:
+    """Read, not mapped: what is converted must not stay resident beside what it became."""
+    size = prod(shape) * dtype.itemsize
+    raw = torch.empty(size, dtype=torch.uint8) if into is None else into[:size]
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         view, filled = raw.numpy().data, 0
@@ -249,7 +265,7 @@ def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _kept(tensor: Tensor) -> StoredTensor:
-    return StoredTensor(tuple(tensor.shape), tensor.dtype, tensor.detach)
+    return StoredTensor(tuple(tensor.shape), tensor.dtype, lambda _: tensor.detach())
 
 
 def _unreadable(path: Path, why: object, expected: str) -> CheckpointError:

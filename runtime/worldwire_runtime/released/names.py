@@ -9,10 +9,13 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
+from worldwire.errors import CheckpointError
 from worldwire_runtime.model.stored import Stored
 
 TRAINING_EXTRAS = ("dynamic_feature_projection_heads.",)
 """Heads that the light VAE's training needed and its inference does not."""
+PLAYED = ("generator.", "gen_model.", "student.", "model.", "state_dict.")
+"""Prefixes under which training code stores the network that plays, when there are others beside it."""
 DECODER_PARTS = ("conv2.", "decoder.")
 ENCODER_PARTS = ("conv1.", "encoder.")
 
@@ -53,15 +56,17 @@ def select_network(stored: Stored, wanted: Collection[str]) -> Selection:
     """A transformer's or text encoder's tensors.
 
     Plain names go first. Where a file holds the network under a prefix (training code names the student of a
-    distillation, its critic and so on), the first complete set is taken and every other set put aside.
+    distillation, its critic and so on), the one that plays is taken and every other set put aside.
+    Raises CheckpointError for several sets of which none has a known name.
     """
-    own, prefix = stored, ""
     copies = [one for one in _prefixes(stored) if {one + name for name in wanted} <= stored.keys()]
     if stored.keys() >= set(wanted):
-        own = {name: entry for name, entry in stored.items() if not name.startswith(tuple(copies))}
+        prefix, own = "", {name: stored[name] for name in stored if not name.startswith(tuple(copies))}
     elif copies:
-        prefix = copies[0]
+        prefix = _played(copies)
         own = {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
+    else:
+        prefix, own = "", stored
     kept = {prefix + name for name in own}
     return Selection(own, [name for name in stored if name not in kept])
 
@@ -95,6 +100,19 @@ def vae_renamer(res_blocks: tuple[int, int]) -> Callable[[str], str]:
 def is_training_extra(name: str) -> bool:
     """Whether a tensor is known to serve training only."""
     return name.startswith(TRAINING_EXTRAS)
+
+
+def _played(copies: list[str]) -> str:
+    """The prefix of the network that is meant to play."""
+    known = [prefix for prefix in PLAYED if prefix in copies]
+    if not known and len(copies) > 1:
+        raise CheckpointError(
+            "the file holds several networks of this shape",
+            expected="one of them named " + " or ".join(name.rstrip(".") for name in PLAYED),
+            got=", ".join(name.rstrip(".") for name in copies),
+            remedy="store the one to play in a file of its own",
+        )
+    return (known or copies)[0]
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

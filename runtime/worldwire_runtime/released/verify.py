@@ -101,7 +101,7 @@ def verify_tree(folder: Path, full: bool = False, progress: Progress = lambda *_
 def expectations(config: WorldConfig, tree: ReleasedTree) -> Iterator[Expected]:
     """Every file of a tree and what it should hold."""
     for name, path in tree.transformers.items():
-        yield Expected(path, name, lambda path=path: transformer_shapes(path), _transformer_of(path))
+        yield _expected_transformer(path, name)
     vae = config.vae
     full = replace(vae, pruning_rate=0.0, encoder_pruning_rate=0.0)
     if tree.full_vae is not None:
@@ -143,8 +143,13 @@ def umt5_shapes(config: UMT5Config) -> Shapes:
     return {official: ours[name] for official, name in encoder.official_names().items()}
 
 
-def _transformer_of(path: Path) -> Callable[[Stored], Selection]:
-    return lambda stored: select_network(stored, transformer_shapes(path))
+def _expected_transformer(path: Path, what: str) -> Expected:
+    return Expected(
+        path,
+        what,
+        lambda: transformer_shapes(path),
+        lambda stored: select_network(stored, transformer_shapes(path)),
+    )
 
 
 def _expected_vae(path: Path, what: str, config: VAEConfig, parts: Sequence[str]) -> Expected:
