@@ -2,9 +2,9 @@
 
     python benchmarks/retrieval.py --json retrieval.json        # on the GPU if there is one
 
-A walk of that many cameras is put into a `Memory`; `select` is timed whole, as a session calls it: overlaps on
-the device, the choice, and the wait for its few numbers. `error` compares shares with the exact intersection of
-the frusta, over random pairs of cameras.
+A walk of that many cameras is put into a `Memory`; `select` is timed whole, as a session calls it: overlaps
+on the device, the choice, and the wait for its few numbers. `error` compares shares with the exact ones, over
+random pairs of cameras.
 """
 
 from __future__ import annotations

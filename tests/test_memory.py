@@ -244,17 +244,6 @@ def test_wrong_states_and_settings_are_named():
         Memory(CAMERA, capacity=3)
 
 
-def test_recall_is_fast_enough_for_a_live_session():
-    cameras = walk(np.random.default_rng(0).uniform(-20, 20, 2000))
-    memory = filled(cameras)
-    durations = []
-    for _ in range(20):
-        started = time.perf_counter()
-        memory.select(cameras[-2:], 5, before=1996)
-        durations.append(time.perf_counter() - started)
-    assert min(durations) < 0.005
-
-
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_latents_in_host_memory_come_back_the_same(counts, random):
     device = torch.device("cpu")

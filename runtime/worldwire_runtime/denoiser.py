@@ -11,7 +11,7 @@ from torch import Tensor
 from worldwire_runtime.acceleration import SteadyCompiled
 from worldwire_runtime.graphs import Graphed
 from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
-from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule, guided
+from worldwire_runtime.model.sampler import Euler, Solver, Velocity, euler, flow_schedule, guided
 
 
 class Denoiser:
@@ -36,6 +36,21 @@ class Denoiser:
         """The network, for what looks into it or wraps it."""
         return self._dit
 
+    @property
+    def step(self) -> Callable[..., Tensor]:
+        """What computes one denoising step: `DiT.forward` under joint attention, else `DiT.denoise`.
+
+        May be replaced by an equal function: an engine, say.
+        """
+        return self._forward if self._dit.config.attention == "joint" else self._denoise
+
+    @step.setter
+    def step(self, function: Callable[..., Tensor]) -> None:
+        if self._dit.config.attention == "joint":
+            self._forward = function
+        else:
+            self._denoise = function
+
     def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
         """New latents [n, C, h, w] float32 from noise of that shape.
 
@@ -50,7 +65,11 @@ class Denoiser:
         self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int
     ) -> Tensor:
         """The same for a batch: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
-        return self._clip(conditions, context, noise.float(), steps)
+        return self.sample(conditions, context, noise, Euler(flow_schedule(steps, self._shift)))
+
+    def sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
+        """The same by any solver."""
+        return self._clip(conditions, context, noise.float(), solver)
 
     def generate_after(
         self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, steps: int
@@ -60,7 +79,8 @@ class Denoiser:
         conditions: of the new latents alone.
         """
         batch = noise.transpose(0, 1)[None].float()
-        return self._clip_after(conditions, cache, batch, steps)[0].transpose(0, 1)
+        solver = Euler(flow_schedule(steps, self._shift))
+        return self._clip_after(conditions, cache, batch, solver)[0].transpose(0, 1)
 
     def encode_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
         """What clean latents [n, C, h, w] offer that see only themselves."""
@@ -84,14 +104,13 @@ class Denoiser:
 
     # ------------------------------------------------------------------ functions of tensors, fit for a graph
 
-    def _sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
-        return euler(self.velocity(conditions, context), noise, flow_schedule(steps, self._shift))
+    def _sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
+        return solver(self.velocity(conditions, context), noise)
 
     def _sample_after(
-        self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, steps: int
+        self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, solver: Solver
     ) -> Tensor:
-        velocity = self._after(self._prepare(conditions), cache, conditions.plucker.dtype)
-        return euler(velocity, noise, flow_schedule(steps, self._shift))
+        return solver(self._after(self._prepare(conditions), cache, conditions.plucker.dtype), noise)
 
     def _offered_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
         return self._encode_alone(latents, self._prepare(conditions))

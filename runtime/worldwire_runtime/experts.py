@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from worldwire.errors import ConfigError
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model.dit import ClipConditions
-from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule
+from worldwire_runtime.model.sampler import Euler, Solver, Velocity, flow_schedule
 
 HIGH_OF_VIEW = {"first": "high_first", "third": "high_third"}
 LOW = "low"
@@ -65,9 +65,13 @@ class ExpertDenoiser:
 
     def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
         """New latents [n, C, h, w] from noise of that shape; context: [c, C, h, w], memory first."""
-        velocity = self.velocity(conditions, context.transpose(0, 1)[None])
-        start = noise.transpose(0, 1)[None].float()
-        return euler(velocity, start, flow_schedule(steps, self._shift))[0].transpose(0, 1)
+        batch, start = context.transpose(0, 1)[None], noise.transpose(0, 1)[None]
+        solver = Euler(flow_schedule(steps, self._shift))
+        return self.sample(conditions, batch, start, solver)[0].transpose(0, 1)
+
+    def sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
+        """New latents [B, C, n, h, w] from noise of that shape; context: [B, C, c, h, w], memory first."""
+        return solver(self.velocity(conditions, context), noise.float())
 
     def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents and timestep; an expert prepares at its first step."""

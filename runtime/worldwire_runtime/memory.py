@@ -79,7 +79,7 @@ class Memory:
     per latent in bfloat16: 94 MB after any time of play, where an hour in full would take 330 MB.
 
     resident: how many of the newest latents stay on the device, all others in host memory (None: all stay);
-    see `LatentStore`. Cameras always stay there.
+    see `LatentStore`. choose_on: another device that compares cameras, for measuring what that costs.
 
     selection: "overlap" recalls different latents by unbiased overlap (`select_memory`); "official" copies
     the released choice: biased samples, the oldest of the best, repeats allowed, latent 1 always last.
@@ -95,6 +95,7 @@ class Memory:
         capacity: int = CAPACITY,
         selection: Selection = "overlap",
         resident: int | None = None,
+        choose_on: torch.device | str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ):
@@ -114,7 +115,8 @@ class Memory:
             )
         self._device, self._dtype, self._resident = torch.device(device), dtype, resident
         generator = torch.Generator().manual_seed(POINT_SEED)
-        self._points = sample_frustum(intrinsics, near_m, far_m, points, generator).to(self._device)
+        self._choose_on = torch.device(choose_on) if choose_on is not None else self._device
+        self._points = sample_frustum(intrinsics, near_m, far_m, points, generator).to(self._choose_on)
         self._indices: list[int] = []  # of the rows in use, increasing
         self._latents = self._new_store()
         self._c2w = torch.empty(0, 4, 4)
@@ -148,7 +150,7 @@ class Memory:
         The most important query comes first. Nothing that overlaps, nothing recalled: fewer slots are filled.
         """
         count = bisect_left(self._indices, before)
-        queries, candidates = query_c2w.to(self._device), self._c2w[:count]
+        queries, candidates = query_c2w.to(self._choose_on), self._c2w[:count].to(self._choose_on)
         if not (count and slots and len(queries)):
             return []
         if self._selection == "official":
@@ -252,8 +254,9 @@ class Memory:
     def _thin(self) -> None:
         """Drops a quarter of the capacity: see the class."""
         rows = torch.arange(1, len(self) - RECENT, 2, device=self._device)
+        points = self._points.to(self._device)
         shown = paired_overlap(
-            self._c2w[rows], self._c2w[rows - 1], self._points, self._intrinsics, self._near_m, self._far_m
+            self._c2w[rows], self._c2w[rows - 1], points, self._intrinsics, self._near_m, self._far_m
         )
         order = shown.sort(descending=True, stable=True).indices[: self._capacity // 4]
         dropped = set(rows[order].tolist())

@@ -25,7 +25,7 @@ from worldwire_runtime.conditioning import (
 )
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model.dit import ClipConditions
-from worldwire_runtime.model.sampler import Velocity
+from worldwire_runtime.model.sampler import Solver, Velocity
 
 ACTION_SIZE = len(KEYS) + 2
 MEMORY_QUERIES = 2
@@ -62,6 +62,10 @@ class Sampling(Protocol):
 
     def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
+        ...
+
+    def sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
+        """New latents [B, C, n, h, w] from noise of that shape; context: [B, C, c, h, w], memory first."""
         ...
 
     def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:

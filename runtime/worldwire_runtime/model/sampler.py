@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -52,6 +53,32 @@ def released_schedule(steps: int, shift: float = RELEASED_SHIFT) -> Schedule:
     """The released scheduler's levels: they start just below 1, and the timesteps are rounded down."""
     schedule = flow_schedule(steps, shift, RELEASED_START)
     return Schedule(schedule.sigmas, tuple(float(math.floor(value)) for value in schedule.timesteps))
+
+
+class Solver(Protocol):
+    """From noise [B, C, n, h, w] to data along a velocity; equal ones do the same (they may be compared)."""
+
+    def __call__(self, velocity: Velocity, noise: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Euler:
+    """The few-step sampler of the worlds trained here."""
+
+    schedule: Schedule
+
+    def __call__(self, velocity: Velocity, noise: Tensor) -> Tensor:
+        return euler(velocity, noise, self.schedule)
+
+
+@dataclass(frozen=True)
+class UniPCSolver:
+    """The sampler of the released model."""
+
+    schedule: Schedule
+
+    def __call__(self, velocity: Velocity, noise: Tensor) -> Tensor:
+        return UniPC(self.schedule).run(velocity, noise)
 
 
 def euler(velocity: Velocity, noise: Tensor, schedule: Schedule) -> Tensor:

@@ -22,7 +22,7 @@ from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model.action import released_padding
 from worldwire_runtime.model.config import ActionConfig
 from worldwire_runtime.model.dit import ClipConditions
-from worldwire_runtime.model.sampler import Schedule, UniPC, Velocity, guided, released_schedule
+from worldwire_runtime.model.sampler import Schedule, UniPCSolver, Velocity, guided, released_schedule
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_runtime.rules import Clip, Sampling, action_vectors
 
@@ -92,14 +92,15 @@ class ReleasedRules:
         """By UniPC; with guidance where the sampler says so (base model)."""
         sampler = self._config.sampler
         context, start = context.transpose(0, 1)[None], noise.transpose(0, 1)[None]
-        conditions = self.conditions(clip)
-        velocity = denoiser.velocity(conditions, context)
-        if sampler.guidance != 1.0:
-            null = self._null(conditions, clip)
-            untold = denoiser.velocity(null, context[:, :, len(clip.slots) :])
-            velocity = _guided(velocity, untold, sampler.guidance)
-        solver = UniPC(official_schedule(sampler.steps, sampler.shift))
-        return solver.run(velocity, start.float())[0].transpose(0, 1)
+        conditions, solver = (
+            self.conditions(clip),
+            UniPCSolver(official_schedule(sampler.steps, sampler.shift)),
+        )
+        if sampler.guidance == 1.0:
+            return denoiser.sample(conditions, context, start, solver)[0].transpose(0, 1)
+        told = denoiser.velocity(conditions, context)
+        untold = denoiser.velocity(self._null(conditions, clip), context[:, :, len(clip.slots) :])
+        return solver(_guided(told, untold, sampler.guidance), start.float())[0].transpose(0, 1)
 
     def _null(self, conditions: ClipConditions, clip: Clip) -> ClipConditions:
         """The null branch: the negative prompt, no actions, no memory; the window's cameras stay."""
