@@ -84,8 +84,18 @@ class Player {
     OpenOptions options;
     if (!argument_.empty()) options.formats = {argument_};
     session_ = client_.open(options);
-    return report(client_.await_open(*session_, kPatienceMs),
-                  "\"format\": \"" + std::string(worldwire::name_of(session_->format())) + "\"");
+    const Result result = client_.await_open(*session_, kPatienceMs);
+    return report(result, "\"format\": \"" + std::string(worldwire::name_of(session_->format())) + "\"");
+  }
+  // The same in two halves, for a server that has no room at first.
+  bool ask() {
+    session_ = client_.open({});
+    return report(Result::ok, "");
+  }
+  bool opened() {
+    const std::int64_t deadline = now_ns() + kPatienceNs;
+    while (session_->state() == SessionState::opening && now_ns() < deadline) client_.poll(10);
+    return report(session_->state() == SessionState::empty ? Result::ok : Result::timed_out, problem());
   }
   // Everything asked for at once, before there is a connection.
   bool wish() {
@@ -211,6 +221,7 @@ class Player {
 const std::vector<Player::Verb>& Player::verbs() {
   static const std::vector<Verb> all = {
       {"ready", &Player::ready},     {"cause", &Player::cause},     {"open", &Player::open},
+      {"ask", &Player::ask},         {"opened", &Player::opened},
       {"wish", &Player::wish},       {"reset", &Player::reset},     {"bad-image", &Player::bad_image},
       {"start", &Player::start},     {"pause", &Player::pause},     {"prompt", &Player::prompt},
       {"save", &Player::save},       {"keep", &Player::keep},       {"restore", &Player::restore},

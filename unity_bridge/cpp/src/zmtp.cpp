@@ -8,6 +8,10 @@ namespace worldwire {
 namespace {
 
 constexpr std::size_t kGreetingBytes = 64;
+constexpr std::uint8_t kGreeting[kGreetingBytes] = {0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 1, 'N', 'U', 'L', 'L'};
+// What is sent first: up to the version. A server of another mechanism cuts the connection as soon as it reads ours,
+// often before its own greeting is out; so we say NULL only to one that has said so.
+constexpr std::size_t kFirstGreetingBytes = 12;
 constexpr std::size_t kMechanismAt = 12, kMechanismBytes = 20;
 constexpr std::uint8_t kMore = 1, kLong = 2, kCommand = 4;
 constexpr std::size_t kReadBytes = 64 * 1024;       // read ahead; payloads go straight to their target
@@ -41,7 +45,7 @@ class Zmtp final : public Transport {
       const Result progress = socket_->progress();
       if (progress != Result::ok) return progress;
       stage_ = Stage::greeting;
-      queue_greeting();
+      queue(kGreeting, kFirstGreetingBytes);
     }
     Result result = receive_all(sink);
     if (result == Result::ok) result = flush();
@@ -102,11 +106,6 @@ class Zmtp final : public Transport {
   // ---------------------------------------------------------------------------------------- sending
 
   void queue(const std::uint8_t* data, std::size_t size) { out_.insert(out_.end(), data, data + size); }
-
-  void queue_greeting() {
-    std::uint8_t greeting[kGreetingBytes] = {0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 1, 'N', 'U', 'L', 'L'};
-    queue(greeting, sizeof greeting);
-  }
 
   void queue_frame(std::uint8_t flags, Bytes body) {
     std::uint8_t header[9];
@@ -207,6 +206,7 @@ class Zmtp final : public Transport {
       return Result::wrong_key;
     }
     begin_ += kGreetingBytes;
+    queue(kGreeting + kFirstGreetingBytes, kGreetingBytes - kFirstGreetingBytes);
     stage_ = Stage::handshake;
     want_ = Want::flags;
     queue_ready();
