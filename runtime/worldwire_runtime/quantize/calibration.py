@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from worldwire.inputs import Inputs
+from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.world import World
 
 ROWS_PER_CALL = 16
@@ -75,11 +76,16 @@ def _note(
 
 
 def walk_through(
-    world: World, *, images: int, seed: int = 0, advanced: Callable[[int, int], None] = lambda *_: None
+    world: World,
+    *,
+    images: int,
+    plan: ClipPlan | None = None,
+    seed: int = 0,
+    advanced: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Plays the walk from up to `images` seed images, one motion per step. advanced: (steps done, of all)."""
     names: Sequence[str | None] = world.seed_images.names[:images] or (None,)
-    with world.session() as session:
+    with world.session(plan) as session:
         for start, name in enumerate(names):
             session.reset(image=name, prompt=None if name else "", seed=seed + start)
             for step, inputs in enumerate(WALK, start=1):
