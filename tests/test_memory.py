@@ -1,7 +1,5 @@
 """The memory of a session: what it recalls, what it keeps, and that it can be saved and branched."""
 
-import time
-
 import numpy as np
 import pytest
 import torch

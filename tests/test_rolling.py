@@ -203,6 +203,19 @@ def test_positions_stay_inside_an_era(world):
         assert session._context._position <= ERA
 
 
+def test_a_new_prompt_begins_an_era_and_is_restored(world):
+    session = world.session(PLANS[0])
+    session.reset(seed=2)
+    walk(session, 4)
+    old = session.branch()
+    session.set_prompt("a village")
+    restored = session.branch()
+    pictures = walk(session, 2, 4)
+    assert len(session._context.turns) == 2
+    assert all(np.array_equal(*pair) for pair in zip(walk(restored, 2, 4), pictures, strict=True))
+    assert not all(np.array_equal(*pair) for pair in zip(walk(old, 2, 4), pictures, strict=True))
+
+
 def test_states_whose_turns_do_not_fit_are_refused(world):
     session = world.session(PLANS[0])
     session.reset(seed=0)

@@ -104,6 +104,8 @@ class Session:
         """What the world is told from the next step on; memory, place and time go on."""
         self._started()
         self._text = self._world.encode_prompt(prompt)
+        if self._context is not None:
+            self._context.end_era()  # what it holds was encoded under the old prompt
 
     def step(self, inputs: Inputs | Sequence[Inputs]) -> list[Frame]:
         """The next `frames_per_step` frames."""
