@@ -32,7 +32,12 @@ needs_libzmq = pytest.mark.skipif(not has_libzmq, reason="zmq.h (libzmq3-dev) is
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end; fails with what it said."""
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=PROBE_S, check=False, **options
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        timeout=PROBE_S,
+        check=False,
+        **options,
     )
     if done.returncode:
         pytest.fail(f"{command[0]} ended with {done.returncode}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
@@ -89,7 +94,16 @@ class RunningServer:
 
     def __init__(self, folder: Path, options: tuple[str, ...], bind: str):
         self._ready = folder / f"ready-{time.monotonic_ns()}"
-        command = [sys.executable, "-m", "worldwire", "serve", "--bind", bind, "--ready-file", str(self._ready)]
+        command = [
+            sys.executable,
+            "-m",
+            "worldwire",
+            "serve",
+            "--bind",
+            bind,
+            "--ready-file",
+            str(self._ready),
+        ]
         self._process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
 
     def await_ready(self) -> None:

@@ -72,9 +72,9 @@ def test_what_must_be_tolerated_reads_as_its_vector(sanitized_probe):
 
 def mutated(data: bytearray, chance: random.Random) -> bytes:
     """A message with a few bytes changed, cut out, put in, or its end missing."""
-    for _ in range(chance.randint(1, 4)):
+    for _ in range(chance.choice([1, 1, 1, 2, 4])):
         at = chance.randrange(len(data) + 1)
-        kind = chance.randrange(4)
+        kind = chance.choice([0, 0, 0, 1, 2, 3])
         if kind == 0 and at < len(data):
             data[at] = chance.randrange(256)
         elif kind == 1:
@@ -207,4 +207,4 @@ def test_an_installed_copy_is_found_and_bears_the_macros_of_engines(probe, tmp_p
 def test_headers_name_no_system():
     for header in (CORE / "include").rglob("*.h"):
         text = header.read_text()
-        assert "windows.h" not in text and "sys/" not in text and "zmq.h" not in text, header.name
+        assert not [name for name in ("windows.h", "<sys/", "zmq.h") if name in text], header.name

@@ -80,6 +80,7 @@ class Random {
 // What the socket below hands out; one test at a time.
 Buffer stream;
 std::size_t stream_at = 0;
+std::vector<std::size_t> stream_pauses;  // places behind which nothing comes before the client had its say
 Random stream_random;
 
 // A peer that has said all of `stream` and then goes; it hands it out in pieces.
@@ -94,9 +95,14 @@ class StreamSocket final : public Socket {
   Result receive(std::uint8_t* data, std::size_t size, std::size_t* moved) override {
     *moved = 0;
     if (stream_at == stream.size()) return Result::closed;
+    if (!stream_pauses.empty() && stream_at == stream_pauses.front()) {
+      stream_pauses.erase(stream_pauses.begin());
+      return Result::would_block;
+    }
     const std::size_t piece = 1 + stream_random.below(stream_random.below(2) == 0 ? 16 : 100000);
     *moved = piece < size ? piece : size;
-    if (*moved > stream.size() - stream_at) *moved = stream.size() - stream_at;
+    const std::size_t end = stream_pauses.empty() ? stream.size() : stream_pauses.front();
+    if (*moved > end - stream_at) *moved = end - stream_at;
     std::memcpy(data, stream.data() + stream_at, *moved);
     stream_at += *moved;
     return Result::ok;
@@ -119,6 +125,7 @@ void append_frame(std::uint8_t flags, Bytes body) {
 
 // A welcome and an opened session first, so that the messages behind them find something to disturb.
 void append_first_words(Buffer& head) {
+  stream_pauses = {stream.size()};
   Welcome welcome;
   welcome.request = 1;
   welcome.version = kVersion;
@@ -127,6 +134,7 @@ void append_first_words(Buffer& head) {
   welcome.world.frames_per_step = 4;
   encode(welcome, head);
   append_frame(0, Bytes(head));
+  stream_pauses.push_back(stream.size());
   Opened opened;
   opened.request = 2;
   opened.session = 1;
