@@ -76,6 +76,34 @@ def test_turns_go_round():
     assert turns == [slots[0], slots[2], slots[0], slots[2]]
 
 
+def test_quick_steps_go_ahead_until_it_is_the_turn_of_slow_work():
+    sessions = Sessions(Limits())
+    first, slow, last = (live_slot(8, sessions) for _ in range(3))
+    first.step_s = last.step_s = 0.0005
+    slow.step_s = 0.5
+    assert sessions.next(0.0) is first
+    assert sessions.next(0.0, quick=True) is None
+    assert sessions.next(0.0) is slow
+    assert sessions.next(0.0, quick=True) is last
+    first.busy = True
+    assert sessions.next(0.0, quick=True) is None
+
+
+def test_a_rate_makes_steps_due_and_forgets_what_was_missed():
+    sessions = Sessions(Limits())
+    slot = live_slot(64, sessions)
+    slot.schedule(10.0, rate=16)
+    assert slot.due_s == 10.5  # eight frames
+    assert sessions.next(10.4) is None
+    assert sessions.next_due_s() == 10.5
+    slot.schedule(10.6, rate=16)
+    assert slot.due_s == 11.0  # late, but it keeps the beat
+    slot.schedule(15.0, rate=16)
+    assert slot.due_s == 15.5  # what was missed is not made up for
+    slot.schedule(16.0, rate=0)
+    assert slot.due_s == 15.5
+
+
 def test_limits_of_sessions_and_requests():
     sessions = Sessions(Limits(sessions=1, queued_requests=2))
     slot = sessions.add(b"client", RGB)

@@ -11,6 +11,7 @@ import logging
 import math
 import queue
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ log = logging.getLogger(__name__)
 
 TURN_MS: Final = 100
 SWEEP_S: Final = 0.5
+MOST_AT_A_TIME: Final = 4
+"""Quick steps that the worker gets ahead: so old may an input be, in steps, when it is played."""
 
 Handler = Callable[[bytes, Client, Any, Any], None]
 
@@ -83,10 +86,10 @@ class Loading:
 
 @dataclass(frozen=True)
 class Task:
-    """What the worker is doing. message: the request, None for a live step. child: the slot of a branch.
+    """What the worker does. message: the request, None for a live step. child: the slot of a branch.
 
     client: who asked; if the session has another owner when it is done, nobody gets the answer.
-    ends: the session is over afterwards.
+    ends: the session is over afterwards. quick: a live step that takes no time to speak of.
     """
 
     slot: Slot
@@ -94,6 +97,7 @@ class Task:
     message: Any
     child: Slot | None
     ends: bool
+    quick: bool = False
 
 
 class Server:
@@ -135,7 +139,7 @@ class Server:
         self._outbox = Outbox(self._send, self._on_unencoded, self._router.wake)
         self._info: WorldInfo | None = None
         self._jobs: Jobs | None = None
-        self._task: Task | None = None
+        self._tasks: deque[Task] = deque()
         self._late_hellos: list[tuple[bytes, Hello]] = []
         self._failure: Exception | None = None
         self._stopping = False
@@ -181,7 +185,7 @@ class Server:
 
     def _patience_ms(self) -> int:
         """How long the loop may sleep: until the next live step is due, if the worker could begin it."""
-        if self._task is not None or not self._rate:
+        if self._tasks or not self._rate:
             return TURN_MS
         wait_s = min(self._sessions.next_due_s() - time.monotonic(), TURN_MS / 1000)
         return max(0, math.ceil(wait_s * 1000))
@@ -232,7 +236,7 @@ class Server:
         tokens = client.tokens
         if message.resume and message.resume not in tokens:
             self._end_older(message.resume)
-            if self._task is not None and message.resume in self._task.slot.tokens:
+            if any(message.resume in task.slot.tokens for task in self._tasks):
                 self._late_hellos.append((address, message))  # what runs for these sessions is finished first
                 return
             tokens = (*tokens, *self._sessions.adopt(message.resume, address))
@@ -308,20 +312,27 @@ class Server:
     # ------------------------------------------------------------------ jobs out
 
     def _give_work(self) -> None:
-        """Answers what needs no worker, and gives an idle one the next job of the round robin."""
+        """Answers what needs no worker, and gives an idle one the next job of the round robin.
+
+        Steps that are quick go to it several at a time: handing each over would take longer than the step.
+        """
         self._switch_all()
-        while self._jobs is not None and self._task is None:
-            slot = self._sessions.next(time.monotonic())
+        while self._jobs is not None and self._may_begin():
+            slot = self._sessions.next(time.monotonic(), quick=bool(self._tasks))
             if slot is None:
                 return
             self._begin(self._jobs, slot, *slot.take_request())
             self._switch_all()
 
+    def _may_begin(self) -> bool:
+        return len(self._tasks) < MOST_AT_A_TIME and all(task.quick for task in self._tasks)
+
     def _switch_all(self) -> None:
         """Starts and pauses the sessions that ask for it next and that the worker is not at."""
         for slot in self._sessions:
-            busy = self._task is not None and self._task.slot is slot
-            while not (busy or slot.closing) and isinstance(slot.next_request, (Start, Pause)):
+            while slot.requests and not (slot.busy or slot.closing):
+                if not isinstance(slot.next_request, (Start, Pause)):
+                    break
                 self._switch(slot, slot.take_request()[0])
 
     def _switch(self, slot: Slot, message: Start | Pause) -> None:
@@ -347,7 +358,9 @@ class Server:
         if message is None:
             slot.schedule(time.monotonic(), self._rate)
         ends = slot.closing or isinstance(message, Close)
-        self._task = Task(slot, slot.client, message, child, ends)
+        quick = message is None and slot.is_quick
+        slot.busy = True
+        self._tasks.append(Task(slot, slot.client, message, child, ends, quick))
         self._worker.submit(job)
 
     # ------------------------------------------------------------------ what the worker made
@@ -359,13 +372,14 @@ class Server:
 
     def _take_events(self, on_ready: Callable[[], None]) -> None:
         while not self._events.empty():
-            event, task = self._events.get(), self._task
-            if task is None:
+            event = self._events.get()
+            if not self._tasks:
                 self._on_loaded(event, on_ready)
             elif isinstance(event, Frame):
-                self._on_picture(task, event)
+                self._on_picture(self._tasks[0], event)
             else:
-                self._task = None
+                task = self._tasks.popleft()
+                task.slot.busy = False
                 self._on_end(task, event)
                 self._greet_late()
 
@@ -402,6 +416,8 @@ class Server:
         if isinstance(event, Failed):
             self._on_failed(task, event.error)
         else:
+            if task.message is None:
+                task.slot.step_s = event.seconds
             self._on_finished(task, event.result)
 
     def _on_finished(self, task: Task, result: Any) -> None:

@@ -46,6 +46,7 @@ class Router:
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
+        self._is_woken = False
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         # No ZMTP heartbeats: with a full queue and a peer that went away, libzmq 4.3.5 aborts the process
@@ -78,17 +79,18 @@ class Router:
 
     def wait(self, timeout_ms: int) -> None:
         """Returns when something came, `wake` was called, or the time is over."""
-        self._poller.poll(timeout_ms)
+        ready = dict(self._poller.poll(timeout_ms))
         if self._gate is not None:
             self._gate.answer()
-        try:
-            while self._wake_in.recv(4096):
-                pass
-        except BlockingIOError:
-            return
+        if self._wake_in.fileno() in ready:
+            self._wake_in.recv(4096)
+        self._is_woken = False  # after the bytes are gone: whoever sets it again sends a new one
 
     def wake(self) -> None:
         """Makes `wait` return; from any thread."""
+        if self._is_woken:
+            return
+        self._is_woken = True
         try:
             self._wake_out.send(b"\0")
         except (BlockingIOError, OSError):

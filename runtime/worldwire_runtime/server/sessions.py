@@ -20,6 +20,8 @@ from worldwire_runtime.server.live import LiveInputs
 from worldwire_runtime.server.pixels import PictureEncoder
 from worldwire_runtime.server.worker import ServedSession
 
+QUICK_STEP_S: Final = 0.002
+"""Steps that are no longer than this are given to the worker several at a time."""
 NO_CLIENT: Final = b""
 """The address of nobody: no client of a ROUTER has an empty one."""
 
@@ -30,7 +32,8 @@ class Slot:
 
     epoch counts resets and restores: frames of an older one are void. window is the credit that the client
     granted with `start`, 0 while the session is not live; credit is what is left of it. due_s: a live step
-    begins no sooner. encoding: what waits in the outbox.
+    begins no sooner. step_s: how long the last one took. busy: the worker has a job of this session.
+    encoding: what waits in the outbox.
     An orphan has no client; tokens and orphaned_s say who may take it over, and since when it waits.
     """
 
@@ -49,6 +52,8 @@ class Slot:
     waiting: Frame | None = None
     wants_key: bool = True
     due_s: float = 0.0
+    step_s: float = math.inf
+    busy: bool = False
     encoding: int = 0
     tokens: tuple[str, ...] = ()
     orphaned_s: float = 0.0
@@ -56,7 +61,14 @@ class Slot:
 
     def wants_work(self, now_s: float) -> bool:
         """Whether the worker could do something for this session now."""
+        if self.busy:
+            return False
         return self.closing or bool(self.requests) or (self.due_s <= now_s and self.wants_step)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether all that it wants is a live step that takes no time to speak of."""
+        return self.step_s <= QUICK_STEP_S and not (self.requests or self.closing)
 
     @property
     def wants_step(self) -> bool:
@@ -118,7 +130,7 @@ class Slot:
         """
         if rate:
             step_s = self.frames_per_step / rate
-            self.due_s = max(self.due_s, now_s - step_s) + step_s
+            self.due_s = (self.due_s if now_s - self.due_s < step_s else now_s) + step_s
 
     def spend(self, picture: Frame) -> bool:
         """Whether a live picture may be sent now; if not it waits, and replaces one that waited."""
@@ -253,14 +265,19 @@ class Sessions:
             )
         slot.requests.append((message, payload))
 
-    def next(self, now_s: float) -> Slot | None:
-        """The session whose turn it is; it goes behind all others."""
+    def next(self, now_s: float, quick: bool = False) -> Slot | None:
+        """The session whose turn it is; it goes behind all others. quick: only if it wants a quick step."""
         for slot in self._slots.values():
             if slot.wants_work(now_s):
+                if quick and not slot.is_quick:
+                    return None
                 self._slots.move_to_end(slot.id)
                 return slot
         return None
 
     def next_due_s(self) -> float:
         """When the next live step is due; infinity if none is to come."""
-        return min((slot.due_s for slot in self._slots.values() if slot.wants_step), default=math.inf)
+        return min(
+            (slot.due_s for slot in self._slots.values() if slot.wants_step and not slot.busy),
+            default=math.inf,
+        )

@@ -1,10 +1,11 @@
-"""One thread in which everything runs that touches a world: one job at a time, as the schedule says."""
+"""One thread in which everything runs that touches a world: one job after another, as the schedule says."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -51,9 +52,10 @@ class ServedWorld(Protocol):
 
 @dataclass(frozen=True)
 class Finished:
-    """The job under way is done; what it returned."""
+    """The job under way is done; what it returned, and how long it took."""
 
     result: Any
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Worker:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None and not self._stopping:
+            start_s = time.monotonic()
             try:
                 result = job(self._emit)
             except _StoppedError:
@@ -96,7 +99,7 @@ class Worker:
             except Exception as error:  # the loop answers it; the server lives
                 self._report(Failed(error))
             else:
-                self._report(Finished(result))
+                self._report(Finished(result, time.monotonic() - start_s))
 
     def _emit(self, frame: Frame) -> None:
         if self._stopping:
