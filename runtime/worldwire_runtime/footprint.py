@@ -106,13 +106,15 @@ def text_encoder_bytes(config: TinyTextConfig | UMT5Config, resident: Resident) 
 def what_fits(config: WorldConfig, resident: Resident, free_bytes: int) -> Iterator[tuple[str, Footprint]]:
     """Ways to make a world fit, the least painful first, each with what it takes."""
     light = replace(config, vae=replace(config.vae, pruning_rate=0.75, encoder_pruning_rate=0.0))
-    off = replace(resident, text=False)
+    off, off_words = replace(resident, text=False), "--text-on cpu"
+    if resident.experts > 1:
+        off, off_words = replace(off, experts=1), "--text-on cpu --offload"
     eight = replace(off, eight_bit="all")
     for words, smaller, parts in (
-        ("--text-on cpu", config, off),
-        ("--text-on cpu --vae-pruning 0.75", light, off),
-        ("--text-on cpu --precision int8", config, eight),
-        ("--text-on cpu --vae-pruning 0.75 --precision int8", light, eight),
+        (off_words, config, off),
+        (f"{off_words} --vae-pruning 0.75", light, off),
+        (f"{off_words} --precision int8", config, eight),
+        (f"{off_words} --vae-pruning 0.75 --precision int8", light, eight),
     ):
         footprint = memory_estimate(smaller, parts)
         if footprint.device_bytes <= free_bytes:

@@ -61,15 +61,18 @@ def locate(
     *,
     attention: str | None = None,
     vae_pruning: float | None = None,
+    offload: bool = False,
 ) -> Source:
     """Finds the configuration and the weights, and checks that they belong together. Reads no tensors.
 
     preset: a shipped one by its name, a folder like it, or a released tree (or one transformer folder in it).
     weights: a released tree for a preset without weights, or "random". attention: another mode, for random
-    weights only. vae_pruning: which of the released decoders.
+    weights only. vae_pruning: which of the released decoders. offload: resting experts leave the device.
     """
     folder, tree, transformer = _find(Path(preset), weights)
     config = WorldConfig.from_file(folder / CONFIG_FILE)
+    if offload:
+        config = _offloaded(config)
     if weights == RANDOM:
         return Source(_timed(config, attention, vae_pruning), folder / "seeds")
     if attention is not None and attention != config.dit.attention:
@@ -158,6 +161,16 @@ def _released_source(
         plans={config.default_plan: config.plan()},
     )
     return Source(config, folder / "seeds", tree=tree, transformer=chosen[0])
+
+
+def _offloaded(config: WorldConfig) -> WorldConfig:
+    if config.experts is None:
+        raise ConfigError(
+            f"{config.name} has no experts to offload",
+            expected="a mixture of experts, as 28b-moe is",
+            remedy="where memory is short, use --text-on cpu, --vae-pruning 0.75 or --precision int8",
+        )
+    return replace(config, experts=replace(config.experts, offload=True))
 
 
 def _base_sampler(sampler: SamplerConfig) -> SamplerConfig:

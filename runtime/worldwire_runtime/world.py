@@ -23,6 +23,7 @@ from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence, expert_
 from worldwire_runtime.footprint import Resident, check_gpu, check_memory
 from worldwire_runtime.machine import PRECISIONS, check_arithmetic, free_bytes, pick_device, pick_dtype
 from worldwire_runtime.memory import Memory
+from worldwire_runtime.model.vae import VAE
 from worldwire_runtime.quantize.config import quantization_of
 from worldwire_runtime.released.rules import ReleasedRules
 from worldwire_runtime.rolling import RollingContext
@@ -119,6 +120,7 @@ class World:
         attention: str | None = None,
         vae_pruning: float | None = None,
         text_on: str = "device",
+        offload: bool = False,
         progress: Progress = _silent,
     ) -> World:
         """Loads a shipped preset by its name, a folder with the same files, or the released model's folder.
@@ -130,14 +132,20 @@ class World:
         weights: a folder with the released files for a preset without weights, or "random" for timing.
         attention: another mode, for random weights only. vae_pruning: 0, 0.5 or 0.75, of the released
         decoders (the most pruned one that is there). text_on: "device" or "cpu", where a umT5 lives.
+        offload: experts that are not at work wait in the main memory.
         progress: is called with the part that is done, 0 to 1, and what comes next, for people.
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
-        source = locate(preset, weights, attention=attention, vae_pruning=vae_pruning)
+        source = locate(preset, weights, attention=attention, vae_pruning=vae_pruning, offload=offload)
         place = _place(source.config, device, precision, text_on)
         networks = assemble(source, place, progress)
         progress(1.0, "ready")
         return cls(source, networks, place, compiled=compiled)
+
+    @property
+    def vae(self) -> VAE:
+        """The video VAE, for what looks into it or wraps it."""
+        return self._vae
 
     def denoiser_for(self, view: str) -> Denoiser | ExpertDenoiser:
         """What samples clips seen in a view."""

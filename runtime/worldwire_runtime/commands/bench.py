@@ -6,11 +6,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from worldwire.cli import Command
 from worldwire.errors import ConfigError
-from worldwire_runtime.commands.serve import DEFAULT_PRESET
+from worldwire_runtime.commands.progress import Bar
+from worldwire_runtime.commands.world_options import add_world_options, as_arguments
 
 LEAST_CLIPS = 20
 LEAST_SAMPLES = 30
@@ -18,11 +18,7 @@ LEAST_SAMPLES = 30
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `worldwire bench`."""
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="name of a preset, or a folder with a model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
-    parser.add_argument("--compile", action="store_true", help="fuse the networks")
-    parser.add_argument("--plan", help="clip plan: low-latency or paper (default: the preset's)")
+    add_world_options(parser)
     parser.add_argument(
         "--clips", type=int, default=LEAST_CLIPS, help="clips for the speed (default %(default)s)"
     )
@@ -38,10 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from worldwire_runtime.benchmark import local_server, measure, report, table
 
     _check(args)
-    options = ["--preset", args.preset, "--device", args.device, "--precision", args.precision]
-    options += ["--plan", args.plan] if args.plan else []
-    options += ["--compile"] if args.compile else []
-    with local_server(options) as (address, startup_s), connect(address) as client, Bar() as bar:
+    server, bar = local_server(as_arguments(args)), Bar(unit="clip", units={"latency": "key"})
+    with server as (address, startup_s), connect(address) as client, bar:
         measurement = measure(
             client, plan=args.plan, clips=args.clips, samples=args.samples, progress=bar.show
         )
@@ -63,36 +57,6 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise ConfigError("the folder of --json does not exist", got=str(args.json))
-
-
-class Bar:
-    """One progress bar after another, by phase."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._phase = ""
-
-    def show(self, phase: str, done: int, total: int) -> None:
-        """Moves the bar of `phase`, which begins when another phase was shown before."""
-        from tqdm import tqdm
-
-        if phase != self._phase:
-            self._close()
-            self._bar, self._phase = (
-                tqdm(total=total, desc=phase, unit="clip" if phase != "latency" else "key"),
-                phase,
-            )
-        self._bar.update(done - self._bar.n)
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 command = Command("measure frames per second and latency", configure, run)

@@ -13,12 +13,12 @@ from worldwire.cli import Command
 from worldwire.errors import ConfigError
 from worldwire.protocol import DEFAULT_ADDRESS, Limits
 from worldwire_runtime import test_pattern
+from worldwire_runtime.commands.world_options import add_world_options, load_world
 
 if TYPE_CHECKING:
     from worldwire_runtime.server import Server
     from worldwire_runtime.server.worker import ServedWorld
 
-DEFAULT_PRESET = "tiny"
 MAX_RATE = 10_000.0
 SWITCH_INTERVAL_S = 0.0005
 """How long one Python thread may keep another waiting; the default would show in the latency of frames."""
@@ -26,21 +26,13 @@ SWITCH_INTERVAL_S = 0.0005
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `worldwire serve`."""
-    parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, help="name of a preset, a folder with a model, or test-pattern"
-    )
+    add_world_options(parser)
     parser.add_argument(
         "--bind",
         default=DEFAULT_ADDRESS,
         metavar="ADDRESS",
         help="address to listen at; port 0 takes any port",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
-    parser.add_argument(
-        "--compile", action="store_true", help="fuse the networks: a slow first start, then faster frames"
-    )
-    parser.add_argument("--plan", help="clip plan of sessions that name none: low-latency or paper")
     parser.add_argument(
         "--sessions", type=int, default=Limits().sessions, help="sessions at once (default %(default)s)"
     )
@@ -141,9 +133,7 @@ def _load(args: argparse.Namespace, progress: Callable[[float, str], None]) -> S
             height, width, _rate(args) or test_pattern.DEFAULT_RATE, args.frames_per_step
         )
     progress(0.0, "importing torch")
-    from worldwire_runtime.world import World
-
-    return World.load(args.preset, args.device, args.precision, compiled=args.compile, progress=progress)
+    return load_world(args, progress)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -1,17 +1,21 @@
-"""Renders the start pictures that a world ships: held-out scenes that neither training nor evaluation uses.
+r"""Renders the start pictures that a world ships: held-out scenes that neither training nor evaluation uses.
 
 python -m worldwire_training.recipes.seed_images --out runtime/worldwire_runtime/presets/tiny/seeds
+python -m worldwire_training.recipes.seed_images --out runtime/worldwire_runtime/presets/5b-720p/seeds \
+    --size 1280x704 --fov 90 --only houses
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from worldwire.camera import Intrinsics
 from worldwire_runtime.seed_images import INDEX_FILE
 from worldwire_training.data_engine import Renderer, record_episode
 
@@ -45,11 +49,11 @@ STARTS = (
 )
 
 
-def write(out: Path) -> None:
+def write(out: Path, renderer: Renderer, starts: Iterable[Start] = STARTS) -> None:
     """Writes a PNG per start, and the index with prompts and views."""
-    renderer, index = Renderer(), {}
+    index = {}
     out.mkdir(parents=True, exist_ok=True)
-    for start in STARTS:
+    for start in starts:
         episode = record_episode(
             renderer, start.seed, FRAMES, view=start.view, kind=start.kind, time_of_day=start.time_of_day
         )
@@ -58,7 +62,20 @@ def write(out: Path) -> None:
     (out / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line above."""
     parser = argparse.ArgumentParser(description="render the start pictures of a world")
     parser.add_argument("--out", type=Path, required=True)
-    write(parser.parse_args().out)
+    parser.add_argument("--size", default="320x192", metavar="WIDTHxHEIGHT", help="pixels (%(default)s)")
+    parser.add_argument("--fov", type=float, default=80.0, help="degrees, horizontally (%(default)s)")
+    names = [start.name for start in STARTS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
+    args = parser.parse_args()
+    width, height = (int(size) for size in args.size.split("x"))
+    camera = Intrinsics.from_fov(height, width, args.fov)
+    renderer = Renderer(height, width, intrinsics=camera)
+    write(args.out, renderer, [start for start in STARTS if start.name in args.only])
+
+
+if __name__ == "__main__":
+    main()
