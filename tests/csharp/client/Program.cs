@@ -15,11 +15,11 @@ namespace Worldwire.Tests
                     return BenchProgram.Run(
                         args[1], double.Parse(args[2], CultureInfo.InvariantCulture), args[3],
                         args.Length > 4 ? int.Parse(args[4]) : BenchProgram.DefaultWindow);
-                case "state": return StateProgram.Run(args);
+                case "watch": return WatchProgram.Run(args);
                 case "fuzz": return FuzzProgram.Run(args[1]);
                 default:
                     Console.Error.WriteLine(
-                        "vectors FOLDER | play ADDR FRAMES | bench ADDR SECONDS FORMAT [WINDOW] | fuzz FILE");
+                        "vectors FOLDER | play ADDR FRAMES | bench ADDR SECONDS FORMAT [WINDOW] | fuzz FILE | watch ADDR");
                     return 2;
             }
         }
