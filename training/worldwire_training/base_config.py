@@ -17,6 +17,7 @@ from worldwire_training.common import config_from_dict
 
 Compile = Literal["none", "fused", "blocks"]
 Optimizer = Literal["adamw", "muon"]
+Parallel = Literal["replicate", "shard"]
 Config = TypeVar("Config")
 
 
@@ -171,13 +172,34 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig(RunConfig):
-    """A run of the base model. init_from: folder of a world whose weights it begins with ("": random)."""
+    """A run of the base model. init_from: folder of a world whose weights it begins with ("": random).
+
+    parallel: every process has the whole network ("replicate"), or its share of it ("shard", FSDP2).
+    recompute: compute activations twice, for a third more time and far less memory.
+    """
 
     world: dict[str, Any]
     init_from: str = ""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     own_context: OwnContext = field(default_factory=OwnContext)
+    parallel: Parallel = "replicate"
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.parallel not in get_args(Parallel):
+            raise ConfigError(
+                "unknown kind of parallel training",
+                expected=" or ".join(get_args(Parallel)),
+                got=repr(self.parallel),
+            )
+        if self.parallel == "shard" and (self.optimizer.kind != "adamw" or self.own_context.share):
+            raise ConfigError(
+                "a sharded run cannot do everything",
+                expected='optimizer.kind = "adamw" and own_context.share = 0 with parallel = "shard"',
+                got=f"{self.optimizer.kind}, {self.own_context.share}",
+            )
 
     @property
     def fixed(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from worldwire_training.bulk_episodes import BulkEpisodes
 from worldwire_training.common import Ranks
 from worldwire_training.data_engine.prompts import prompt_vocabulary
 from worldwire_training.latents import LatentStore, encode_episodes
+from worldwire_training.memory_estimate import check_memory
 from worldwire_training.vae_fast import speed_up
 from worldwire_training.validation import Validator, frames_needed
 from worldwire_training.worlds import export_world, load_base, load_vae, world_config
@@ -47,6 +48,8 @@ def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
         vae = open_vae(Path(config.data.vae), config, ranks)
         world = world_config(config.world, vae.config, prompt_vocabulary())
         store = training_store(config.data, world, vae, ranks)
+        if ranks.device.type == "cuda":
+            log.info("memory: %s", check_memory(config, world, ranks))
         validator = make_validator(config.data, config.validation, world, vae) if ranks.is_main else None
         start = load_base(preset_folder(config.init_from), world) if config.init_from else None
         trainer = BaseTrainer(config, world, store, ranks, validator=validator, start=start)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,23 @@ from worldwire_training.common import EMA, Budget, Ranks, average_gradients, war
 from worldwire_training.latents import LatentStore
 from worldwire_training.losses import ErrorBuffer
 from worldwire_training.optimizers import BaseOptimizer
+from worldwire_training.parallel import (
+    fill_gradients,
+    gather,
+    load_sharded,
+    recompute_blocks,
+    save_sharded,
+    shard,
+    sharded_facts,
+    whole,
+)
 from worldwire_training.segments import Walks, walk_on
-from worldwire_training.trainer import Broken, Trainer
+from worldwire_training.trainer import Broken, Trainer, check_identity
 from worldwire_training.validation import Validator
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_FILE = "base.pt"
+CHECKPOINT_FILE, SHARDED_FOLDER = "base.pt", "base.dcp"
 WARM_UP_SEED = 0
 OWN_STREAM, ERA_STREAM = 0x0E, 0x0F
 
@@ -59,6 +70,11 @@ class BaseTrainer(Trainer):
         self.config = config
         torch.manual_seed(config.seed)
         self.model = (start or BaseModel.build(world)).to(ranks.device)
+        self._world = world
+        if config.recompute:
+            recompute_blocks(self.model.dit)
+        if config.parallel == "shard":
+            shard(self.model, ranks)
         self.ema = EMA(self.model, config.optimizer.ema_decay)
         self._optimizer = BaseOptimizer(self.model, config.optimizer)
         self._sampler = ClipSampler(store, world, config.random_memory)
@@ -87,8 +103,11 @@ class BaseTrainer(Trainer):
         optimizer.set_rate(rate)
         shape = self.schedule.at(self.step)
         loss = self._backward(shape)
-        average_gradients(self.model.parameters(), self.ranks)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+        if self.sharded:  # FSDP has averaged them
+            fill_gradients(self.model)
+        else:
+            average_gradients(self.model.parameters(), self.ranks)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip))
         optimizer.step()
         self.ema.update(self.model)
         self.recent.add(self.step, shape, self.schedule.samples(shape), loss, norm)
@@ -148,6 +167,43 @@ class BaseTrainer(Trainer):
         return min(own.segments, max(1, own.most_latents // shape.new), room // shape.new)
 
     # ------------------------------------------------------------------ beside the loop
+
+    @property
+    def sharded(self) -> bool:
+        return self.config.parallel == "shard"
+
+    def save(self, budget: Budget) -> None:
+        if not self.sharded:
+            super().save(budget)
+            return
+        self._check_finite()
+        path, optimizer = self.output / SHARDED_FOLDER, self._optimizer.parts[0]
+        facts = self.facts(budget) | {"updates": self.ema.updates}
+        save_sharded(path, self.model, optimizer, self.ema, facts, self.ranks)
+
+    def load(self, budget: Budget) -> None:
+        if not self.sharded:
+            super().load(budget)
+            return
+        folder, facts = sharded_facts(self.output / SHARDED_FOLDER)
+        check_identity(folder, facts["config"], self.run)
+        self.ema.updates = int(facts["updates"])
+        load_sharded(folder, self.model, self._optimizer.parts[0], self.ema)
+        self.go_on(budget, facts)
+
+    @contextmanager
+    def averaged(self) -> Iterator[BaseModel | None]:
+        if not self.sharded:
+            with super().averaged() as model:
+                yield model
+            return
+        state = gather(self.model, self.ema)
+        if not self.ranks.is_main:
+            yield None
+            return
+        model = BaseModel.build(self._world)
+        model.load_state_dict(state)
+        yield model.to(self.ranks.device)
 
     def state(self) -> dict[str, Any]:
         return {

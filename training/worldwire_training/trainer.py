@@ -107,7 +107,7 @@ class Trainer(ABC):
     def _fit(self, resume: bool, began: float) -> dict[str, float]:
         budget = _budget(self.run, self.ranks)
         if resume:
-            self._load(budget)
+            self.load(budget)
         curves = ScalarLog(self.output, self.ranks)
         progress = Progress(self.name, self.ranks)
         validation = Timer(self.run.validation.every_minutes)
@@ -165,16 +165,16 @@ class Trainer(ABC):
 
     def _validate(self, curves: ScalarLog) -> dict[str, float]:
         """On rank 0, with the averaged weights, uncompiled (its shapes are others); publishes them too."""
-        if not self.ranks.is_main:
-            return {}
         started, figures = time.monotonic(), dict[str, float]()
-        with self.ema.applied(self.model):
+        with self.averaged() as model:
+            if model is None or not self.ranks.is_main:
+                return {}
             if self._validator is not None:
                 picture = self.output / f"strip_{self.step:06d}.png"
                 with self.autocast(), torch.compiler.set_stance("force_eager"):
-                    figures = self._validator.run(self.model, picture)
+                    figures = self._validator.run(model, picture)
             if self.publish is not None:
-                self.publish(self.model)
+                self.publish(model)
         curves.add(self.step, {f"validation/{name}": value for name, value in figures.items()})
         shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
         log.info("validation at step %d (%.1f s): %s", self.step, time.monotonic() - started, shown)
@@ -185,8 +185,17 @@ class Trainer(ABC):
         if not self.ranks.is_main:
             return
         self._check_finite()
-        facts = {"config": json.dumps(self.run.identity()), "step": self.step, "budget": budget.state_dict()}
-        save_checkpoint(self.output / self.checkpoint, self.state() | facts)
+        save_checkpoint(self.output / self.checkpoint, self.state() | self.facts(budget))
+
+    def facts(self, budget: Budget) -> dict[str, Any]:
+        """What a checkpoint says of its run."""
+        return {"config": json.dumps(self.run.identity()), "step": self.step, "budget": budget.state_dict()}
+
+    @contextmanager
+    def averaged(self) -> Iterator[BaseModel | None]:
+        """The network with averaged weights on rank 0, for validation; every rank must ask."""
+        with self.ema.applied(self.model):
+            yield self.model
 
     def _save_if_possible(self, budget: Budget) -> None:
         """A checkpoint in passing: a run does not end because a disk is full for a while."""
@@ -205,7 +214,8 @@ class Trainer(ABC):
         save_checkpoint(path, kept | {"step": broken.step, "loss": broken.loss})
         raise diverged(f"the loss or the gradient norm of step {broken.step}", broken.loss, path)
 
-    def _load(self, budget: Budget) -> None:
+    def load(self, budget: Budget) -> None:
+        """Goes on from the checkpoint; CheckpointError when there is none or it is of another run."""
         path = self.output / self.checkpoint
         state = load_checkpoint(path, self.ranks.device)
         check_identity(path, state.get("config", "{}"), self.run)
@@ -216,8 +226,12 @@ class Trainer(ABC):
                 f"{path} belongs to another run: {error}",
                 remedy="resume with the configuration that the run began with",
             ) from error
-        budget.load_state_dict(state["budget"])
-        self.step = int(state["step"])
+        self.go_on(budget, state)
+
+    def go_on(self, budget: Budget, facts: Mapping[str, Any]) -> None:
+        """Step and budget of a checkpoint."""
+        budget.load_state_dict(facts["budget"])
+        self.step = int(facts["step"])
         log.info("resumed at step %d", self.step)
 
     def compile(self) -> None:
