@@ -206,7 +206,6 @@ class Player {
   bool back() {
     const std::int64_t deadline = now_ns() + kPatienceNs;
     while (session_->state() != SessionState::live && now_ns() < deadline) client_.poll(10);
-    while (client_.state() != State::ready && now_ns() < deadline) client_.poll(10);
     return report(session_->state() == SessionState::live ? Result::ok : Result::timed_out,
                   "\"resumed\": " + std::to_string(events_.resumed) + ", \"opened\": " + std::to_string(events_.reopened));
   }

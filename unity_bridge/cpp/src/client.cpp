@@ -150,7 +150,7 @@ void Client::lose_transport(Result cause) {
   const std::string detail = transport_->detail();
   switch (cause) {
     case Result::bad_address:
-      return lose(cause, "\"" + address + "\" is no address.", "Write tcp://HOST:PORT.", true);
+      return lose(cause, "'" + address + "' is no address.", "Write tcp://HOST:PORT.", true);
     case Result::nothing_listens: return lose(cause, "No server at " + address + ".", kStartAgain);
     case Result::unreachable: return lose(cause, "There is no way to " + address + ".", "Look at the host's name.");
     case Result::wrong_key:
@@ -180,6 +180,9 @@ void Client::lose_time(std::int64_t now) {
 void Client::lose(Result cause, std::string text, std::string remedy, bool for_good) {
   problem_ = {cause, std::move(text), std::move(remedy), 0, ""};
   forget_pending();
+  for (const auto& session : sessions_) {
+    if (session->state_ != SessionState::over) session->state_ = SessionState::opening;
+  }
   retry_ns_ = now_ns() + retry_pause_ms_ * kNsPerMs;
   retry_pause_ms_ = std::min(retry_pause_ms_ * 2, options_.longest_retry_ms);
   change(for_good || !options_.reconnect ? State::failed : State::waiting);

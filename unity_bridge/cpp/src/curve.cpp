@@ -108,7 +108,7 @@ class Curve final : public Transport {
 
   bool set_key(int option, const std::string& key) {
     const bool fits = key.size() == kKeyCharacters && zmq_setsockopt(socket_, option, key.c_str(), key.size() + 1) == 0;
-    if (!fits) detail_ = "\"" + key + "\" is no key of 40 characters of Z85";
+    if (!fits) detail_ = "'" + key + "' is no key of 40 characters of Z85";
     return fits;
   }
 

@@ -147,7 +147,13 @@ struct ResetOptions {
   SeedImage pixels = {};    // instead of `image`
 };
 
-enum class SessionState : std::uint8_t { opening, empty, ready, live, over };
+enum class SessionState : std::uint8_t {
+  opening,  // waits for the connection, for room, or for the server's answer
+  empty,    // wants a reset
+  ready,    // takes everything
+  live,     // the world runs by itself
+  over,     // for good: closed, or failed on the server
+};
 
 // One player's walk. Belongs to its client.
 class Session {
