@@ -76,8 +76,10 @@ def whole(value: Tensor) -> Tensor:
 
 def gather(model: BaseModel, ema: EMA) -> dict[str, Tensor]:
     """The averaged weights put together, on the CPU of rank 0 (empty elsewhere); all ranks must ask."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     with ema.applied(model):
-        return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        state = get_model_state_dict(model, options=options)
+        return {name: tensor.clone() for name, tensor in state.items()}  # one rank's are the model's own
 
 
 def save_sharded(
