@@ -6,10 +6,10 @@ import struct
 
 import numpy as np
 import pytest
-from protocol_vectors import FOLDER
 from pyquaternion import Quaternion
 from unity_build import Built, build, needs_mono, run
 
+from protocol_vectors import FOLDER
 from worldwire.camera import Intrinsics
 from worldwire.reprojection import homography
 

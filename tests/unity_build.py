@@ -1,4 +1,4 @@
-"""The Unity package compiled by mono, once for all tests of a run; programs to run, and real servers for them."""
+"""The Unity package compiled by mono, once for all tests of a run; its test programs, and real servers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ PROGRAMS = Path(__file__).parent / "csharp"
 COMPILER = ("mcs", "-langversion:7.2", "-unsafe", "-optimize+", "-warnaserror")
 UNSET_FIELDS = "-nowarn:0649,0067,0169"
 """Stand-ins have fields and events that only Unity would use."""
+INPUT_DEFINES = ("NO_INPUT", "ENABLE_INPUT_SYSTEM;WORLDWIRE_INPUT_SYSTEM", "ENABLE_LEGACY_INPUT_MANAGER")
+"""Neither input system, the package, the old manager (which the programs use)."""
 DLL_MAP = '<configuration><dllmap dll="libzmq" target="libzmq.so.5"/></configuration>'
 """Where a distribution keeps libzmq, for programs that ask for `libzmq`."""
 LINE_S = 40.0
@@ -34,7 +36,7 @@ needs_mono = pytest.mark.skipif(
 
 
 class Built:
-    """Compiled assemblies: `client` is the core with its test programs, `components` those under stand-ins."""
+    """Assemblies: `client` is the core with its test programs, `components` those under stand-ins."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -14,6 +14,7 @@ namespace Worldwire
         public const string BadConfig = "bad_config";
         public const string Busy = "busy";
         public const string ConnectionLost = "connection_lost";
+        public const string SessionLost = "session_lost";
         public const string WrongKey = "wrong_key";
         public const string MissingExtra = "missing_extra";
         public const string Error = "error";

@@ -260,7 +260,7 @@ namespace Worldwire
                 ResumedSession resumed = welcome.Resumed.Find(item => item.Session == session.Id);
                 if (resumed == null)
                 {
-                    session.Fail(new WorldwireException(ErrorCode.ConnectionLost, "The server lost the session"), true);
+                    session.Fail(new WorldwireException(ErrorCode.SessionLost, "The server lost the session"), true);
                     _sessions.RemoveAt(i);
                     continue;
                 }
