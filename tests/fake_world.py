@@ -90,6 +90,8 @@ class FakeSession:
     def reset(self, prompt=None, image=None, seed=0, view=None) -> Frame:
         if isinstance(image, np.ndarray) and image.shape != (self.world.height, self.world.width, 3):
             raise ImageError("a seed image has the wrong size", got=str(image.shape))
+        if view not in (None, "first", "third"):
+            raise ConfigError("unknown view", expected="first or third", got=view)
         if isinstance(image, str) and image not in SEED_IMAGES:
             raise ConfigError("unknown seed image", expected="red or blue", got=image)
         self._hue = int(image.mean()) if isinstance(image, np.ndarray) else seed % 256

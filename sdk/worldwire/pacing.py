@@ -56,8 +56,8 @@ class Playback:
     def __init__(self, initial_rate: float, limit: int | None = None):
         """initial_rate: pictures per second until two bursts have come (the world's own rate).
 
-        limit: frames that may wait; when more come the oldest are skipped. A few more than one burst holds, for
-        networks jitter; None skips nothing, for recordings.
+        limit: frames that may wait; when more come the oldest are skipped. A burst and a few more hide the
+        jitter of a network. None skips nothing, for recordings.
         """
         self._initial_rate = initial_rate
         self._queue: deque[Frame] = deque(maxlen=limit)
