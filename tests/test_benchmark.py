@@ -29,6 +29,8 @@ NAMES = {
     "vae_pruning",
     "steps",
     "commit",
+    "weights",
+    "estimated_memory_gib",
 }
 
 

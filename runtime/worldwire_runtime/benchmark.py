@@ -24,6 +24,8 @@ from worldwire.client import Client, RemoteSession
 from worldwire.errors import ConnectionLostError, MachineError
 
 STAGES: Final = ("camera", "memory", "denoise", "decode", "encode", "transport")
+TOLD: Final = ("attention", "precision", "vae_pruning", "steps", "weights", "estimated_memory_gib")
+"""What a record takes from what the server says of its world."""
 PERCENTILES: Final = (50, 95, 99)
 WARM_UP_CLIPS: Final = 8
 """Until past and memory are full and whatever compiles has compiled."""
@@ -149,7 +151,7 @@ def report(
 ) -> dict[str, Any]:
     """The JSON of `worldwire bench`. What the server does not tell of itself is null."""
     latencies = np.percentile(measurement.action_to_photon_ms, PERCENTILES)
-    told = {name: info.extra.get(name) for name in ("attention", "precision", "vae_pruning", "steps")}
+    told = {name: info.extra.get(name) for name in TOLD}
     return {
         "fps": round(measurement.frames_per_second, 3),
         "stages_ms": {stage: round(value, 3) for stage, value in measurement.stages_ms.items()},

@@ -27,23 +27,35 @@ class Residence:
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._device = device
-        self._tensors = [*network.parameters(), *network.buffers()]
-        if device.type == "cuda":
-            for tensor in self._tensors:
-                tensor.data = tensor.data.pin_memory()
-        self._kept = [tensor.data for tensor in self._tensors]
+        self._device, self._here = device, False
+        self._kept = [
+            (module, name, tensor.data.pin_memory() if device.type == "cuda" else tensor.data)
+            for module in network.modules()
+            for name, tensor in (
+                *module.named_parameters(recurse=False),
+                *module.named_buffers(recurse=False),
+            )
+        ]
+        self.leave()
 
     def bring(self) -> None:
         """Puts the weights onto the device; does nothing if they are there."""
-        for tensor, kept in zip(self._tensors, self._kept, strict=True):
-            if tensor.data is kept or tensor.device != self._device:
-                tensor.data = kept.to(self._device, non_blocking=True)
+        if not self._here:
+            for module, name, kept in self._kept:
+                _put(module, name, kept.to(self._device, non_blocking=True))
+            self._here = True
 
     def leave(self) -> None:
         """Frees the device's memory."""
-        for tensor, kept in zip(self._tensors, self._kept, strict=True):
-            tensor.data = kept
+        for module, name, kept in self._kept:
+            _put(module, name, kept)
+        self._here = False
+
+
+def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Gives a module another tensor under a name that it has."""
+    is_buffer = name in dict(module.named_buffers(recurse=False))
+    setattr(module, name, tensor if is_buffer else nn.Parameter(tensor, requires_grad=False))
 
 
 @dataclass(frozen=True)

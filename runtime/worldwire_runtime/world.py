@@ -16,11 +16,11 @@ from torch import Tensor
 from worldwire.api import WorldInfo
 from worldwire.errors import ConfigError, ImageError
 from worldwire_runtime.assembly import Networks, Place, assemble
-from worldwire_runtime.config import ClipPlan, WorldConfig
+from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.decoder import Decoder, DecoderStream
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence, expert_denoisers, of_view
-from worldwire_runtime.footprint import Resident, check_gpu, check_memory
+from worldwire_runtime.footprint import Resident, check_gpu, check_memory, memory_estimate
 from worldwire_runtime.machine import PRECISIONS, check_arithmetic, free_bytes, pick_device, pick_dtype
 from worldwire_runtime.memory import Memory
 from worldwire_runtime.model.vae import VAE
@@ -33,6 +33,7 @@ from worldwire_runtime.sources import (
     CONFIG_FILE,
     DIT_FILE,
     PRESETS,
+    RANDOM,
     TEXT_FILE,
     VAE_FILE,
     Source,
@@ -40,6 +41,7 @@ from worldwire_runtime.sources import (
     preset_folder,
     preset_names,
 )
+from worldwire_runtime.usage import GIB
 
 __all__ = [
     "CONFIG_FILE",
@@ -93,6 +95,7 @@ class World:
         self._precision = (
             place.quantization.precision if place.quantization else str(dtype).removeprefix("torch.")
         )
+        self._resident = _resident(source, place)
         self.seed_images = SeedImages(source.seeds, config.height, config.width)
         self._vae, self._text_encoder = networks.vae, networks.text
         denoisers = {
@@ -137,7 +140,7 @@ class World:
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
         source = locate(preset, weights, attention=attention, vae_pruning=vae_pruning, offload=offload)
-        place = _place(source.config, device, precision, text_on)
+        place = _place(source, device, precision, text_on)
         networks = assemble(source, place, progress)
         progress(1.0, "ready")
         return cls(source, networks, place, compiled=compiled)
@@ -171,7 +174,8 @@ class World:
 
     def info_for(self, plan: str | None) -> WorldInfo:
         """The same for a plan by name."""
-        info = self.config.info(self.config.plan(plan), self.seed_images.names)
+        chosen = self.config.plan(plan)
+        info = self.config.info(chosen, self.seed_images.names)
         cuda = self.device.type == "cuda"
         here = {
             "seeds": self.seed_images.facts,
@@ -179,6 +183,9 @@ class World:
             "gpus": int(cuda),
             "precision": self._precision,
             "weights": self.weights,
+            "estimated_memory_gib": round(
+                memory_estimate(self.config, self._resident, chosen).device_bytes / GIB, 2
+            ),
         }
         return dataclasses.replace(info, extra=info.extra | here)
 
@@ -262,8 +269,9 @@ class World:
         return DecoderStream(self._decoder)
 
 
-def _place(config: WorldConfig, device: str, precision: str, text_on: str) -> Place:
+def _place(source: Source, device: str, precision: str, text_on: str) -> Place:
     """Where the networks go and in which numbers, after the machine was asked whether they can."""
+    config = source.config
     if text_on not in TEXT_PLACES:
         raise ConfigError("unknown place of the text encoder", expected=" or ".join(TEXT_PLACES), got=text_on)
     target = pick_device(device)
@@ -272,14 +280,20 @@ def _place(config: WorldConfig, device: str, precision: str, text_on: str) -> Pl
     check_arithmetic(quantization, target)
     if device == "auto" and target.type == "cpu":
         check_gpu(config)
-    resident = Resident(
-        bytes_per_weight=dtype.itemsize,
-        eight_bit=quantization.layers if quantization else None,
-        text=text_on == "device" and target.type != "cpu",  # a CPU takes it mapped from its file
-        experts=1 if config.experts is None or config.experts.offload else 1 + len(config.views),
+    place = Place(target, dtype, quantization, target if text_on == "device" else torch.device("cpu"))
+    check_memory(config, _resident(source, place), free_bytes(target), str(target))
+    return place
+
+
+def _resident(source: Source, place: Place) -> Resident:
+    """What of a world is on the device. A CPU takes umT5 mapped from its file; random weights have none."""
+    experts = source.config.experts
+    return Resident(
+        bytes_per_weight=place.dtype.itemsize,
+        eight_bit=place.quantization.layers if place.quantization else None,
+        text=place.text.type != "cpu" and source.kind != RANDOM,
+        experts=1 if experts is None or experts.offload else 1 + len(source.config.views),
     )
-    check_memory(config, resident, free_bytes(target), str(target))
-    return Place(target, dtype, quantization, target if text_on == "device" else torch.device("cpu"))
 
 
 from worldwire_runtime.session import Session  # noqa: E402 - Session's module needs World's name only for types
