@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,12 +19,16 @@ pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 
 import onnx
 
+from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.export import tensorrt
 from worldwire_runtime.export.engines import use_graphs
 from worldwire_runtime.export.onnx import Call, Graph, OnnxRuntime, export
-from worldwire_runtime.export.run import CONVOLUTIONS, relative_error
+from worldwire_runtime.export.run import CONVOLUTIONS, make_linears_static, relative_error
 from worldwire_runtime.export.static import StaticConv2d, StaticLinear, static_linear
-from worldwire_runtime.quantize.calibration import WALK, Samples
+from worldwire_runtime.model.dit import ClipConditions, DiT
+from worldwire_runtime.quantize.calibration import WALK, Samples, recorded
+from worldwire_runtime.quantize.layers import layer_names
+from worldwire_runtime.sources import CONFIG_FILE, preset_folder
 from worldwire_runtime.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporter's, about its own parts
@@ -126,6 +131,42 @@ def test_without_tensorrt_its_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     with pytest.raises(MissingExtraError, match=r"worldwire\[tensorrt\]"):
         tensorrt.build_engines(tmp_path, torch.device("cpu"))
+
+
+@pytest.mark.gpu
+def test_a_block_of_full_width_is_exported(tmp_path):
+    """The released sizes, in one block; the numbers come from the GPU, the graph runs on the CPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("a block of full width needs a GPU")
+    torch.manual_seed(0)
+    released = WorldConfig.from_file(preset_folder("5b-720p") / CONFIG_FILE).dit
+    config = replace(released, num_layers=1, rays_per_cell=1, text_dim=64, text_len=16)
+    dit = DiT(config).cuda().eval().requires_grad_(False)
+    for parameter in dit.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    conditions = ClipConditions(
+        text=torch.randn(1, 16, 64),
+        plucker=torch.randn(1, 2, config.plucker_channels, 8, 16),
+        keyboard=torch.randn(1, 16, 6),
+        mouse=torch.randn(1, 16, 2),
+        memory_times=torch.arange(0),
+        window_times=torch.arange(2),
+    )
+    conditions = ClipConditions(
+        *(None if part is None else part.cuda() for part in vars(conditions).values())
+    )
+    args = (torch.randn(1, 48, 2, 8, 16).cuda(), torch.tensor([[0.0, 700.0]]).cuda(), dit.prepare(conditions))
+    layers = {name: dit.get_submodule(name) for name in layer_names(dit, "all")}
+    with recorded(layers) as samples:
+        dit.prepare(conditions)
+        wanted = dit(*args)
+    make_linears_static(dit, list(layers), samples)
+    call = Call.of(args)
+    graph = Graph(dit, dit.forward, call).eval()
+    export(graph, call, tmp_path / "block.onnx")
+    static = graph(*call.tensors)
+    assert relative_error(static, [wanted]) < 0.1
+    assert relative_error(OnnxRuntime(tmp_path / "block.onnx")(*call.tensors), static) < 0.02
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,3 +156,21 @@ def test_8_bit_attention_is_near_attention_even_with_offset_keys():
     wanted = torch.nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
     assert relative(attention.attention(query, key, value, fp8_values=False), wanted) < 0.02
     assert relative(attention.attention(query, key, value), wanted) < 0.04
+
+
+def test_the_benchmark_times_and_checks_what_it_can_run(monkeypatch):
+    """On a CPU its small sizes run in the interpreter: the script that a GPU session depends on is sound."""
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(benchmarks))
+    import kernels
+
+    cases = [
+        *list(kernels.gemm_cases(kernels.SMALL, DEVICE))[-6:],
+        *list(kernels.attention_cases(kernels.SMALL, DEVICE))[-4:-1],
+    ]
+    results = [kernels.measure(case, DEVICE) for case in cases]
+    assert not [result.failure for result in results if result.failure]
+    assert all(result.relative_error < 0.1 for result in results)
+    broken = kernels.Case("gemm", "broken", "", 1.0, lambda: kernels.Ready(lambda: 1 / 0))
+    assert "ZeroDivisionError" in kernels.measure(broken, DEVICE).failure
+    assert "failed: ZeroDivisionError" in kernels.line_of(kernels.measure(broken, DEVICE))

@@ -61,7 +61,7 @@ class Tuner:
             return candidates[0]
         times_ms = {tiles: _time_ms(run, tiles) for tiles in candidates}
         best = min(times_ms, key=lambda tiles: times_ms[tiles])
-        log.debug("%s: %s, %.3f ms", key, best, times_ms[best])
+        log.debug("%s, ms: %s", key, {str(tiles): round(ms, 4) for tiles, ms in times_ms.items()})
         self._known[key] = best
         self._write()
         return best
