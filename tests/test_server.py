@@ -33,7 +33,7 @@ from worldwire.protocol import (
     Step,
     Welcome,
 )
-from worldwire_runtime.server import Server
+from worldwire_runtime.server import Server, loop
 
 FORWARD = Inputs(frozenset({"forward"}))
 
@@ -198,6 +198,17 @@ def test_a_stalled_client_stops_its_world_and_then_gets_the_newest_frame():
         newest = stalled.receive()
         assert isinstance(newest, FrameMessage)
         assert (first.index, newest.index, newest.dropped) == (1, 8, 6)
+
+
+def test_a_wide_window_does_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(loop, "BACKLOG_BYTES", 12 * 32 * 48 * 4)
+    with serving() as server, RawPeer(server.endpoint) as peer:
+        session = open_raw(peer, window=4096)
+        before = [frame.index for frame in peer.receive_all(0.2)]
+        peer.send(Credit(session=session, frames=4096))
+        after = [frame.index for frame in peer.receive_all(0.2)]
+    assert before + after == list(range(1, 17))  # of the twelve that may be under way a step takes eight
+    assert len(before) == 8
 
 
 def test_a_stalled_client_does_not_slow_another_one():

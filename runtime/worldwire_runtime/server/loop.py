@@ -63,6 +63,8 @@ log = logging.getLogger(__name__)
 
 TURN_MS: Final = 100
 SWEEP_S: Final = 0.5
+BACKLOG_BYTES: Final = 2**28
+BYTES_PER_PIXEL: Final = 4
 MOST_AT_A_TIME: Final = 4
 """Quick steps that the worker gets ahead: so old may an input be, in steps, when it is played."""
 
@@ -338,13 +340,18 @@ class Server:
     def _switch(self, slot: Slot, message: Start | Pause) -> None:
         try:
             if isinstance(message, Start):
-                slot.start(message.window)
+                slot.start(min(message.window, self._most_under_way()))
             else:
                 slot.pause()
         except WorldwireError as error:
             self._outbox.answer(slot, slot.client, replies.refusal(error, slot, message, fatal=False))
         else:
             self._outbox.answer(slot, slot.client, replies.done(slot, message.request))
+
+    def _most_under_way(self) -> int:
+        """Frames that a session may have under way: what a client that reads nothing keeps in our memory."""
+        assert self._info is not None
+        return max(1, BACKLOG_BYTES // (self._info.height * self._info.width * BYTES_PER_PIXEL))
 
     def _begin(self, jobs: Jobs, slot: Slot, message: Any, payload: Any) -> None:
         child = None
