@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from released_trees import write_tree
+from released_trees import small_config, write_tree
 from server_fixture import serving
 
 from worldwire.camera import make_c2w, rotation_from_yaw_pitch
@@ -220,14 +223,17 @@ def _with_steps(config, steps):
 
 
 def recorded(world, monkeypatch):
-    """Conditions and context of every velocity that is asked for from now on."""
-    clips, velocity = [], world.denoiser.velocity
+    """Conditions and context of everything that is sampled from now on."""
+    clips = []
+    for name in ("sample", "velocity"):
+        asked = getattr(world.denoiser, name)
 
-    def record(conditions, context):
-        clips.append((conditions, context))
-        return velocity(conditions, context)
+        def record(conditions, context, *rest, asked=asked):
+            if not any(conditions is told for told, _ in clips):
+                clips.append((conditions, context))
+            return asked(conditions, context, *rest)
 
-    monkeypatch.setattr(world.denoiser, "velocity", record)
+        monkeypatch.setattr(world.denoiser, name, record)
     return clips
 
 
@@ -393,3 +399,28 @@ def test_drifting_is_no_walking_and_running_holds_the_same_keys():
     for length, keys in ((0.3, frozenset()), (3.0, frozenset({"forward"}))):
         after = PlayerPose(z_m=length * step_m)
         assert inferred_inputs(PlayerPose(), after, motion).keys == keys
+
+
+def test_the_full_size_benchmark_writes_loads_and_plays_a_tree(tmp_path):
+    """The script of the GPU, at a small size."""
+    path = Path(__file__).parent.parent / "benchmarks" / "full_size_tree.py"
+    (tmp_path / "config.json").write_text(small_config().to_json())
+    options = ["--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "tree"), "--device", "cpu"]
+    subprocess.run([sys.executable, str(path), *options, "--json", str(tmp_path / "record.json")], check=True)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert set(record["seconds"]) == {"verify", "load", "first_frame", "first_clip", "second_clip"}
+    assert record["peak_main_memory_gib"] > 0
+
+
+def test_a_prompt_is_encoded_alike_without_its_padding(world):
+    """No token sees the padding, so it need not run."""
+    text = world._text_encoder
+    tokens = text.tokenizer(["a village by day"], padding="max_length", max_length=12, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = text.encoder(tokens["input_ids"], tokens["attention_mask"])
+    padded = torch.where(tokens["attention_mask"].bool()[..., None], hidden, 0).float()
+    short = world.encode_prompt("a village by day")
+    assert short.shape == (1, 12, 16)
+    assert torch.allclose(short, padded, atol=2e-2)  # the encoder runs in bfloat16
+    assert short[0, :5].abs().sum() > 0
+    assert not short[0, 5:].any()
