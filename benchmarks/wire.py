@@ -6,8 +6,8 @@
     python benchmarks/wire.py crowd [--clients 64]
     python benchmarks/wire.py all --json benchmarks/wire.json
 
-Every figure is the median of `--repeats` runs, with all runs beside it. `throughput` also says how fast bare
-ZeroMQ moves the same bytes at the same time, for machines differ and are shared: compare the ratio.
+Every figure is the median of `--repeats` runs, with all runs beside it. `throughput` and `latency` also say
+how bare ZeroMQ moves the same bytes right after, for machines differ and are shared: compare the ratio.
 
 A client in another language is a program that is run as `CLIENT bench ADDRESS SECONDS FORMAT [WINDOW]`: it
 greets, opens a session with this one format, resets, starts with the window, takes each frame and gives its
@@ -81,8 +81,8 @@ def repeat(what: str, args: argparse.Namespace, run: Callable[[], Record]) -> Re
     return median_of(runs)
 
 
-def bare_zmq(seconds: float) -> Record:
-    """Frames/s of the same bytes from one thread to another over loopback, without any protocol."""
+def bare_zmq(seconds: float, fps: float = 0.0) -> Record:
+    """The same bytes from thread to thread over loopback, without a protocol; fps 0: as fast as it goes."""
     context = zmq.Context()
     sender, receiver = context.socket(zmq.PUSH), context.socket(zmq.PULL)
     for socket in (sender, receiver):
@@ -93,20 +93,21 @@ def bare_zmq(seconds: float) -> Record:
 
     def send() -> None:
         picture = bytes(FRAME_BYTES)
-        while not stop.is_set():
+        while not stop.wait(1 / fps if fps else 0):
             if sender.poll(100, zmq.POLLOUT):
+                sender.send(time.monotonic_ns().to_bytes(8, "big"), zmq.SNDMORE)
                 sender.send(picture, copy=False)
 
     thread = threading.Thread(target=send)
     thread.start()
-    count, start_s = 0, time.monotonic()
+    latencies_ms, start_s = [], time.monotonic()
     while time.monotonic() < start_s + seconds:
-        receiver.recv(copy=False)
-        count += 1
+        sent, _ = receiver.recv_multipart(copy=False)
+        latencies_ms.append((time.monotonic_ns() - int.from_bytes(sent.bytes, "big")) / 1e6)
     stop.set()
     thread.join()
     context.destroy(0)
-    return {"fps": round(count / seconds, 1)}
+    return {"fps": round(len(latencies_ms) / seconds, 1), **percentiles(latencies_ms)}
 
 
 def throughput(args: argparse.Namespace) -> Record:
@@ -123,7 +124,9 @@ def latency(args: argparse.Namespace) -> Record:
     """Added latency at a playing rate: from the server's send to the whole frame at the client."""
     with serving("--size", SIZE, "--rate", str(PLAYING_FPS)) as address:
         what = f"{args.format} at {PLAYING_FPS} frames/s to {args.client}"
-        return repeat(what, args, lambda: run_client(args.client, address, args))
+        found = repeat(what, args, lambda: run_client(args.client, address, args))
+    bare = repeat("bare ZeroMQ", args, lambda: bare_zmq(args.seconds, PLAYING_FPS))
+    return found | {"bare_zmq_p50_ms": bare["p50_ms"], "bare_zmq_p99_ms": bare["p99_ms"]}
 
 
 class Neighbour(threading.Thread):
