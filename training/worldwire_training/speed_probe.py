@@ -134,7 +134,7 @@ def random_store(world: WorldConfig, device: str) -> LatentStore:
         mouse=torch.zeros(EPISODES, frames, 2, device=place),
         c2w=c2w,
         overlaps=view_overlaps(c2w, world),
-        prompt_tokens=torch.ones(EPISODES, world.text.text_len, dtype=torch.int64, device=place),
+        prompt_tokens=torch.ones(EPISODES, world.dit.text_len, dtype=torch.int64, device=place),
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from worldwire_runtime.parity import Result
 
 EXIT_DIFFERENT = 1
+EVERY_EXPERT = 3  # one for low noise, one for high noise and each view
 BYTES_PER_MB = 1_000_000
 
 
@@ -48,7 +49,7 @@ def list_presets(_: argparse.Namespace) -> int:
         config = WorldConfig.from_file(folder / CONFIG_FILE)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         weights = f"{size / BYTES_PER_MB:.1f} MB" if size else "weights apart"
-        needs = memory_estimate(config, Resident(text=False)).device_bytes / GIB
+        needs = memory_estimate(config, Resident(text=False, experts=EVERY_EXPERT)).device_bytes / GIB
         sys.stdout.write(
             f"{name:<12} {config.height}x{config.width}  {weights:>14}  plays in about {needs:>5.1f} GiB"
             f" (bfloat16)  {folder}\n"
