@@ -18,6 +18,8 @@ pytestmark = needs_mono
 
 NOBODY = "tcp://127.0.0.1:1"
 BENCH_S = 2.0
+LEAST_FPS = 50
+"""Far below what is measured: machines that run tests are shared."""
 LARGE = ("--size", "1280x704", "--rate", "0")
 SMALL = ("--size", "320x192")
 
@@ -217,5 +219,5 @@ class TestEncryption:
 def test_large_frames_come_without_a_garbage_collection(built, tmp_path):
     with pattern_server(tmp_path, *LARGE) as address:
         told = json.loads(run("mono", built.client, "bench", address, str(BENCH_S), "rgba"))
-    assert told["frames"] > 100 * BENCH_S
+    assert told["frames"] > LEAST_FPS * BENCH_S
     assert told["gen0"] == 0

@@ -66,6 +66,10 @@ def mutate(data: bytearray, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+def test_servers_that_spoil_their_frames_end_the_connection_and_nothing_else(built):
+    assert run("mono", built.client, "hostile", "200").startswith("rounds 200 ")
+
+
 def test_reprojection_is_that_of_the_numpy_reference(built):
     cameras = [Intrinsics.from_fov(96, 160, 80.0), Intrinsics.from_fov(120, 120, 50.0)]
     tangents = [tangent for camera in cameras for tangent in half_tangents(camera)]

@@ -15,6 +15,7 @@ namespace Worldwire.Tests
                     return BenchProgram.Run(
                         args[1], double.Parse(args[2], CultureInfo.InvariantCulture), args[3],
                         args.Length > 4 ? int.Parse(args[4]) : BenchProgram.DefaultWindow);
+                case "hostile": return HostileProgram.Run(int.Parse(args[1]));
                 case "watch": return WatchProgram.Run(args);
                 case "fuzz": return FuzzProgram.Run(args[1]);
                 default:

@@ -35,6 +35,7 @@ namespace Worldwire.Tests
             while (true)
             {
                 live.Update();
+                if (live.State != state) Say((state = live.State).ToString(), live.Describe());
                 live.Control(new Control { Keys = Keys.Forward });
                 WorldFrame frame = live.TakeFrame();
                 if (frame != null)
@@ -44,7 +45,6 @@ namespace Worldwire.Tests
                     if (live.Starts != starts) Say("first", frame.Info.Session, frame.Info.Epoch, index);
                     starts = live.Starts;
                 }
-                if (live.State != state) Say((state = live.State).ToString(), live.Describe());
                 string command = Next(commands);
                 if (command == "quit") return;
                 if (command == "look") Say("look", index, waiting, live.Session == null ? 0 : live.Session.Frames.Skipped);

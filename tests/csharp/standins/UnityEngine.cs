@@ -38,7 +38,7 @@ namespace UnityEngine
         public bool isActiveAndEnabled { get { return enabled; } }
     }
 
-    public class MonoBehaviour : Behaviour { }
+    public class MonoBehaviour : Behaviour { public bool useGUILayout = true; }
 
     public sealed class GameObject : Object
     {

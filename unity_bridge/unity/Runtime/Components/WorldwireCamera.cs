@@ -94,12 +94,12 @@ namespace Worldwire
         private readonly FrameTexture _texture = new FrameTexture();
         private readonly WorldwireHud _hud = new WorldwireHud();
         private readonly double[] _homography = new double[9];
+        private WorldPose _framePose = new WorldPose(new Vec3(), Quat.Identity);
         private WorldwireEvents _events;
         private WorldwireInput _input;
         private Material _warp;
         private WorldOrigin _origin;
         private long _originSession, _originEpoch;
-        private Quat _frameRotation = Quat.Identity;
         private double _transportMs = double.NaN;
         private int _starts;
         private WorldwireException _reported;
@@ -122,7 +122,7 @@ namespace Worldwire
         public double TransportMs => _transportMs;
 
         /// <summary>Starts anew with the present prompt, seed and image.</summary>
-        public WorldRequest ResetWorld() => World?.Reset(Start());
+        public WorldRequest ResetWorld() => World?.Reset(Beginning());
 
         /// <summary>Tells the world something new while it goes on.</summary>
         public WorldRequest ChangePrompt(string prompt)
@@ -135,8 +135,6 @@ namespace Worldwire
         public void FramePose(out Vector3 position, out Quaternion rotation) =>
             _origin.FromWire(_framePose, MetresPerUnit, out position, out rotation);
 
-        private WorldPose _framePose = new WorldPose(new Vec3(), Quat.Identity);
-
         // ------------------------------------------------------------------ Unity's calls
 
         private void OnEnable()
@@ -145,6 +143,7 @@ namespace Worldwire
             _input = GetComponent<WorldwireInput>();
             _reported = null;
             _starts = 0;
+            useGUILayout = false; // it would allocate in every frame
             World = new LiveWorld(Options());
             World.Open();
         }
@@ -187,7 +186,7 @@ namespace Worldwire
                 Address = Address, ServerKey = ServerKey, ClientPublicKey = ClientKeyFile,
                 ClientSecretKey = ClientKeyFile,
             },
-            Start = Start(),
+            Start = Beginning(),
             Plan = Plan,
             Formats = Format == WorldwireFormat.Jpeg
                 ? new[] { FrameFormat.Jpeg, FrameFormat.Rgba }
@@ -196,7 +195,7 @@ namespace Worldwire
             Pacing = Pacing,
         };
 
-        private WorldStart Start()
+        private WorldStart Beginning()
         {
             var start = new WorldStart { Prompt = Prompt, Seed = Seed, View = View, ImageName = SeedImageName };
             if (SeedImage == null) return start;
@@ -252,7 +251,6 @@ namespace Worldwire
         {
             _texture.Upload(frame);
             _framePose = frame.Info.Pose;
-            _frameRotation = frame.Info.Pose.Rotation;
             _transportMs = frame.TransportMs;
             _hud.Count();
             Present();
@@ -304,7 +302,7 @@ namespace Worldwire
             Quat view = _origin.ToWire(source, MetresPerUnit).Rotation;
             double tanX = Math.Tan(World.Client.Welcome.World.HorizontalFovDeg * Math.PI / 360);
             double tanY = tanX * _texture.Texture.height / _texture.Texture.width;
-            Reprojection.Homography(_frameRotation, view, tanX, tanY, tanY * viewAspect, tanY, _homography);
+            Reprojection.Homography(_framePose.Rotation, view, tanX, tanY, tanY * viewAspect, tanY, _homography);
             Matrix4x4 matrix = Matrix4x4.identity;
             for (int i = 0; i < 9; i++) matrix[i / 3, i % 3] = (float)_homography[i];
             _warp.SetMatrix(WarpProperty, matrix);
