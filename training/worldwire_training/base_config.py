@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from worldwire.errors import ConfigError
+from worldwire.motion import VIEWS
+from worldwire_runtime.quantize.config import Quantization
 from worldwire_training.base_model import NoiseConfig
 from worldwire_training.clip_sampler import DropRates, Shape
 from worldwire_training.common import config_from_dict
@@ -27,7 +29,8 @@ class DataConfig:
 
     episodes, held_out: folders of bulk episodes; the held-out ones are for validation only. vae: folder of
     the trained VAE. encode_batch: episodes encoded together. most_episodes: 0 takes all. latents_cache: a
-    folder that keeps what was encoded for later processes of the run ("": none).
+    folder that keeps what was encoded for later processes of the run ("": none). view: takes the training
+    episodes of one view alone ("": all).
     """
 
     episodes: str
@@ -36,6 +39,11 @@ class DataConfig:
     encode_batch: int = 8
     most_episodes: int = 0
     latents_cache: str = ""
+    view: str = ""
+
+    def __post_init__(self) -> None:
+        if self.view and self.view not in VIEWS:
+            raise ConfigError("unknown view", expected=" or ".join(VIEWS), got=repr(self.view))
 
 
 @dataclass(frozen=True)
@@ -175,7 +183,8 @@ class BaseConfig(RunConfig):
     """A run of the base model. init_from: folder of a world whose weights it begins with ("": random).
 
     parallel: every process has the whole network ("replicate"), or its share of it ("shard", FSDP2).
-    recompute: compute activations twice, for a third more time and far less memory.
+    recompute: compute activations twice, for a third more time and far less memory. quantization: train the
+    linears of this layer set as they will be in 8 bits (`quant_aware.py`).
     """
 
     world: dict[str, Any]
@@ -185,6 +194,7 @@ class BaseConfig(RunConfig):
     own_context: OwnContext = field(default_factory=OwnContext)
     parallel: Parallel = "replicate"
     recompute: bool = False
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,7 +213,7 @@ class BaseConfig(RunConfig):
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        return (*super().fixed, "world", "noise", "own_context", "optimizer.kind")
+        return (*super().fixed, "world", "noise", "own_context", "optimizer.kind", "quantization")
 
 
 def read_shapes(tables: Sequence[Any], where: str) -> tuple[Shape, ...]:

@@ -24,6 +24,7 @@ from worldwire_training.losses import (
     flow_matching_losses,
     mix_in_levels,
     sample_noise_levels,
+    truncated_noise_levels,
 )
 from worldwire_training.rolling_context import rolling_cache
 
@@ -38,7 +39,7 @@ class NoiseConfig:
     them. context_sigma: the largest standard deviation of the Gaussian noise on context latents. error_gamma:
     the largest weight of a residual from the error buffer on past latents (0: no buffer), memory_gamma: the
     same on memory latents (None: as on the past); error_rate: the share of clips that get one;
-    error_latents: its size.
+    error_latents: its size. lowest, highest: no levels outside these are trained (`experts.py`).
     """
 
     shift: float = 3.0
@@ -50,6 +51,8 @@ class NoiseConfig:
     memory_gamma: float | None = None
     error_rate: float = 0.5
     error_latents: int = 512
+    lowest: float = 0.0
+    highest: float = 1.0
 
     def __post_init__(self) -> None:
         if self.shift <= 0 or self.draws < 1 or self.error_latents < 1 or self.sampler_steps < 1:
@@ -59,10 +62,26 @@ class NoiseConfig:
                 "noise.sampler_share is no share", expected="0 to 1", got=str(self.sampler_share)
             )
 
+        if not 0 <= self.lowest < self.highest <= 1 or (self.sampler_share and not self.sampler_levels):
+            raise ConfigError(
+                "the range of noise levels is empty",
+                expected="0 <= lowest < highest <= 1, with a level of the sampler unless sampler_share = 0",
+                got=f"{self.lowest} to {self.highest}",
+            )
+
     @property
     def sampler_levels(self) -> tuple[float, ...]:
-        """The noise levels at which the few-step sampler asks, pure noise first."""
-        return flow_schedule(self.sampler_steps, self.shift).sigmas[:-1]
+        """The noise levels in range at which the few-step sampler asks, highest first."""
+        levels = flow_schedule(self.sampler_steps, self.shift).sigmas[:-1]
+        return tuple(level for level in levels if self.lowest <= level <= self.highest)
+
+    def draw(self, samples: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Noise levels [samples]."""
+        if (self.lowest, self.highest) == (0.0, 1.0):
+            sigma = sample_noise_levels(samples, self.shift, generator, device)
+        else:
+            sigma = truncated_noise_levels(samples, self.lowest, self.highest, self.shift, generator, device)
+        return mix_in_levels(sigma, self.sampler_levels, self.sampler_share, generator)
 
 
 class BaseModel(nn.Module):
@@ -135,8 +154,7 @@ def clip_losses(
     clean, seen = batch.latents, batch.shape.context
     context = disturb(clean[:, :, :seen], batch.shape.memory, noise, generator, errors)
     data = clean[:, :, seen:].repeat_interleave(noise.draws, 0).float()
-    sigma = sample_noise_levels(len(data), noise.shift, generator, data.device)
-    sigma = mix_in_levels(sigma, noise.sampler_levels, noise.sampler_share, generator)
+    sigma = noise.draw(len(data), generator, data.device)
     drawn = torch.randn(data.shape, generator=generator, device=data.device)
     noisy = add_noise(data, drawn, sigma)
     velocity = model(batch, context, noisy.to(clean.dtype), sigma)

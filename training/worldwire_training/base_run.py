@@ -75,8 +75,8 @@ def publish_world(config: RunConfig, world: WorldConfig, vae: VAE, model: BaseMo
 def training_store(data: DataConfig, world: WorldConfig, vae: VAE, ranks: Ranks) -> LatentStore:
     """This rank's share of the training episodes."""
     source = BulkEpisodes.open(Path(data.episodes))
-    count = min(len(source), data.most_episodes or len(source))
-    mine = range(ranks.rank, count, ranks.world_size)
+    chosen = [place for place, one in enumerate(source.listed) if data.view in ("", one.get("view"))]
+    mine = chosen[: data.most_episodes or len(chosen)][ranks.rank :: ranks.world_size]
     return _encode(source, mine, data, world, vae)
 
 
@@ -100,7 +100,7 @@ def open_vae(folder: Path, config: RunConfig, ranks: Ranks) -> VAE:
 
 
 def _encode(
-    source: BulkEpisodes, episodes: range, data: DataConfig, world: WorldConfig, vae: VAE
+    source: BulkEpisodes, episodes: Sequence[int], data: DataConfig, world: WorldConfig, vae: VAE
 ) -> LatentStore:
     """The latents of these episodes, from the cache if they are there."""
     kept = None

@@ -37,6 +37,7 @@ from worldwire_training.parallel import (
     sharded_facts,
     whole,
 )
+from worldwire_training.quant_aware import train_quantised
 from worldwire_training.segments import Walks, walk_on
 from worldwire_training.trainer import Broken, Trainer, check_identity
 from worldwire_training.validation import Validator
@@ -71,6 +72,8 @@ class BaseTrainer(Trainer):
         torch.manual_seed(config.seed)
         self.model = (start or BaseModel.build(world)).to(ranks.device)
         self._world = world
+        if config.quantization is not None:
+            train_quantised(self.model.dit, config.quantization)
         if config.recompute:
             recompute_blocks(self.model.dit)
         if config.parallel == "shard":

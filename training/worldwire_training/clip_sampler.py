@@ -188,7 +188,9 @@ class ShapeSchedule:
             return replace(overall, pose=0.0)
         free = self.share([s for s in self.shapes if s.past and not s.memory])
         steered = self.share([s for s in self.shapes if s.past])
-        wanted = overall.pose / (1 - overall.keys) * steered / free  # who has lost the keys keeps the pose
+        if overall.keys == 1:  # who has lost the keys keeps the pose
+            return replace(overall, pose=0.0)
+        wanted = overall.pose / (1 - overall.keys) * steered / free
         return replace(overall, pose=min(MOST_POSES_DROPPED, wanted))
 
 

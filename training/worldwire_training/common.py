@@ -22,7 +22,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_type_hints
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -493,6 +493,11 @@ def load_config(path: Path, kind: type[Config]) -> Config:
     return config_from_dict(values, kind, str(path))
 
 
+def _dataclass_among(hint: Any) -> Any:
+    """The dataclass of `Dataclass | None`; any other type as it is."""
+    return next((kind for kind in get_args(hint) if dataclasses.is_dataclass(kind)), hint)
+
+
 def config_from_dict(values: Mapping[str, Any], kind: type[Config], where: str) -> Config:
     """`kind(**values)` with nested dataclasses, tuples for lists, and unknown keys refused by name."""
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -502,7 +507,7 @@ def config_from_dict(values: Mapping[str, Any], kind: type[Config], where: str) 
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
     for name, value in values.items():
-        inner = hints[name]
+        inner = _dataclass_among(hints[name])
         if isinstance(value, Mapping) and dataclasses.is_dataclass(inner):
             given[name] = config_from_dict(value, inner, f"{where} [{name}]")  # type: ignore[arg-type]
         else:

@@ -33,6 +33,28 @@ def sample_noise_levels(
     return shifted(sigma, shift)  # type: ignore[arg-type, return-value]
 
 
+def truncated_noise_levels(
+    samples: int,
+    lowest: float,
+    highest: float,
+    shift: float,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Tensor:
+    """Noise levels [samples] of the logit-normal bent by `shift`, cut off outside `lowest` ... `highest`."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+
+    def share_below(level: float) -> float:
+        plain = torch.tensor(level / (shift - (shift - 1) * level), dtype=torch.float64)
+        return float(normal.cdf(torch.logit(plain)))
+
+    low, high = share_below(lowest), share_below(highest)
+    uniform = torch.rand(samples, generator=generator, device=device, dtype=torch.float64)
+    normal_values = torch.special.ndtri(low + (high - low) * uniform)
+    plain = normal_values.sigmoid()
+    return (shift * plain / (1 + (shift - 1) * plain)).clamp(lowest, highest).float()
+
+
 def mix_in_levels(
     sigma: Tensor, levels: tuple[float, ...], share: float, generator: torch.Generator
 ) -> Tensor:

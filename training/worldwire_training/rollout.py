@@ -15,6 +15,7 @@ from torch import Tensor
 from worldwire_runtime.config import ClipPlan, WorldConfig
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipSampler, Places, Shape, Told
+from worldwire_training.experts import ExpertPair
 from worldwire_training.latents import LatentStore
 from worldwire_training.segments import generate
 
@@ -40,7 +41,7 @@ def plan_steps(plan: ClipPlan, latents: int) -> Iterator[Step]:
 
 @torch.inference_mode()
 def roll_out(
-    model: BaseModel,
+    model: BaseModel | ExpertPair,
     store: LatentStore,
     world: WorldConfig,
     latents: int,

@@ -17,6 +17,7 @@ from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipBatch, ClipSampler, DropRates, Places, Shape, Told
+from worldwire_training.experts import ExpertPair
 from worldwire_training.latents import LatentStore
 from worldwire_training.rolling_context import rolling_cache
 
@@ -65,7 +66,7 @@ class Walks:
 
 @torch.no_grad()
 def generate(
-    model: BaseModel, batch: ClipBatch, steps: int, shift: float, generator: torch.Generator
+    model: BaseModel | ExpertPair, batch: ClipBatch, steps: int, shift: float, generator: torch.Generator
 ) -> Tensor:
     """New latents [B, C, n, h, w] of clips, float32, by the sampler that sessions use."""
     replaced = batch.latents[:, :, batch.shape.context :]
@@ -73,8 +74,10 @@ def generate(
     return euler(clip_velocity(model, batch), noise, flow_schedule(steps, shift))
 
 
-def clip_velocity(model: BaseModel, batch: ClipBatch) -> Velocity:
+def clip_velocity(model: BaseModel | ExpertPair, batch: ClipBatch) -> Velocity:
     """The network as a function of the new latents and the timestep; the context is encoded once."""
+    if isinstance(model, ExpertPair):
+        return model.velocity(batch, clip_velocity)
     conditions, context = model.conditions(batch), batch.latents[:, :, : batch.shape.context]
     if not (model.dit.config.attention == "rolling" and batch.shape.context):
         return Denoiser(model.dit, 1.0).velocity(conditions, context)

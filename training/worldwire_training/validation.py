@@ -15,6 +15,7 @@ from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAE
 from worldwire_training.base_config import ValidationConfig
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipSampler, DropRates, Shape
+from worldwire_training.experts import ExpertPair
 from worldwire_training.latents import LatentStore
 from worldwire_training.losses import add_noise, flow_matching_losses
 from worldwire_training.rollout import roll_out
@@ -43,7 +44,7 @@ class Validator:
     vae: VAE
 
     @torch.inference_mode()
-    def run(self, model: BaseModel, picture: Path) -> dict[str, float]:
+    def run(self, model: BaseModel | ExpertPair, picture: Path) -> dict[str, float]:
         """Figures by name; writes a picture strip, the truth above what was generated."""
         model.eval()
         generator = torch.Generator(self.store.device).manual_seed(SEED)
@@ -57,7 +58,7 @@ class Validator:
         model.train()
         return figures
 
-    def _losses(self, model: BaseModel, generator: torch.Generator) -> dict[str, float]:
+    def _losses(self, model: BaseModel | ExpertPair, generator: torch.Generator) -> dict[str, float]:
         """Flow-matching loss at fixed noise levels for the default plan, with memory."""
         plan = self.world.plan()
         shape = Shape(plan.memory, plan.past, plan.new)
