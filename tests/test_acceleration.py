@@ -1,13 +1,22 @@
-"""The compiled forms give what the plain functions give, and compile only for shapes that repeat."""
+"""Compiled forms give what the plain functions give, and compile only for shapes that keep coming back."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
+from worlds import random_config, write_random_world
 
-from worldwire_runtime.acceleration import WARM_CALLS, SteadyCompiled
+from worldwire.inputs import Inputs
+from worldwire_runtime import acceleration
+from worldwire_runtime.acceleration import STEADY_CLIPS, WARM_CALLS, Steady, SteadyCompiled, compiled_network
+from worldwire_runtime.denoiser import Denoiser
+from worldwire_runtime.model.config import DiTConfig
+from worldwire_runtime.model.dit import ClipConditions, DiT
+from worldwire_runtime.world import World
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,12 @@ class Pair:
 
 def add(pair: Pair, scale: float) -> Tensor:
     return (pair.left + pair.right) * scale
+
+
+@pytest.fixture(autouse=True)
+def _compiled_code_of_tests(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
 
 
 def test_compiles_only_for_shapes_that_repeat(monkeypatch):
@@ -40,3 +55,97 @@ def test_compiles_only_for_shapes_that_repeat(monkeypatch):
         steady(Pair(torch.ones(3), torch.ones(3)), 2.0)
     steady(Pair(torch.ones(5), torch.ones(5)), 2.0)
     assert set(compiled_for) == {torch.Size([3])}
+
+
+def test_a_shape_that_keeps_coming_back_is_steady_and_somebody_hears_of_it():
+    told: list[str] = []
+
+    def fused(x: Tensor) -> Tensor:
+        told.append("fused")
+        return x + 1
+
+    steady = Steady(lambda x: x + 1, fused, most=1, tell=told.append)
+    for _ in range(STEADY_CLIPS):
+        steady(torch.ones(2))
+        steady(torch.ones(3))
+    assert not told
+    assert torch.equal(steady(torch.ones(2)), torch.full((2,), 2.0))
+    assert [bool(told[0]), *told[1:]] == [True, "fused", ""]
+    steady(torch.ones(3))  # one shape is the most
+    steady(torch.ones(2))
+    assert told[3:] == ["fused"]
+
+
+@pytest.mark.parametrize("attention", ["joint", "cached", "rolling"])
+@pytest.mark.parametrize("device", ["cpu", "as on a GPU"])
+def test_a_session_goes_on_as_it_was_once_it_is_compiled(tmp_path, monkeypatch, attention, device):
+    """By torch's tracer, without its code generator, which takes minutes."""
+    world = World.load(write_random_world(tmp_path / "world", attention=attention), "cpu", "float32")
+    plain = walk(world)
+    traced: list[str] = []
+    monkeypatch.setattr(acceleration, "_compiled", tracer(traced))
+    if device != "cpu":
+        monkeypatch.setattr(acceleration, "whole_functions_are_compiled", lambda _: False)
+    world.denoiser = Denoiser(world.denoiser.dit, world.config.sampler.shift, compiled=True)
+    assert (walk(world).float() - plain.float()).abs().max() <= 1
+    assert traced
+    variants = {"joint": 2, "cached": 4, "rolling": 6}[attention]  # blocks with and without actions, by call
+    assert device == "cpu" or len(traced) <= variants
+
+
+def test_a_compiled_network_shares_the_weights(tmp_path):
+    world = World.load(write_random_world(tmp_path), "cpu", "float32")
+    twin = compiled_network(world.denoiser.dit)
+    assert twin.patch_embedding is world.denoiser.dit.patch_embedding
+    assert "forward" not in vars(world.denoiser.dit)
+
+
+def test_blocks_of_one_kind_are_compiled_once(monkeypatch):
+    traced: list[str] = []
+    monkeypatch.setattr(acceleration, "_compiled", tracer(traced))
+    monkeypatch.setattr(acceleration, "whole_functions_are_compiled", lambda _: False)
+    config = random_config("rolling").dit
+    action = dataclasses.replace(config.action_config, blocks=(0, 1, 2))
+    dit = DiT(dataclasses.replace(config, num_layers=6, action_config=action)).eval().requires_grad_(False)
+    noisy, times = torch.randn(1, config.in_dim, 2, 2, 4), torch.full((1, 2), 500.0)
+    results = []
+    for network in (dit, compiled_network(dit)):
+        with torch.inference_mode():
+            prepared = network.prepare(conditions(config))
+            cache = network.extend(noisy, prepared)
+            results.append(network.denoise(noisy, times, prepared, cache))
+    assert torch.allclose(*results, atol=1e-5)
+    assert len(traced) == 4  # with actions and without, before a context and behind one
+
+
+def conditions(config: DiTConfig) -> ClipConditions:
+    torch.manual_seed(0)
+    return ClipConditions(
+        text=torch.randn(1, config.text_len, config.text_dim),
+        plucker=torch.randn(1, 2, config.plucker_channels, 2, 4),
+        keyboard=torch.zeros(1, 16, 6),
+        mouse=torch.zeros(1, 16, 2),
+        memory_times=torch.arange(0),
+        window_times=torch.arange(2),
+    )
+
+
+def tracer(traced: list[str]):
+    """Stands for torch.compile: the tracer without the code generator. Notes each graph."""
+
+    def backend(graph, _):
+        traced.append("graph")
+        return graph.forward
+
+    def compiled(function, freezing=False):
+        return torch.compile(function, dynamic=False, backend=backend)
+
+    return compiled
+
+
+def walk(world: World) -> Tensor:
+    session = world.session()
+    session.reset(seed=1)
+    steps = STEADY_CLIPS + 9
+    frames = [frame for _ in range(steps) for frame in session.step(Inputs(frozenset({"forward"})))]
+    return torch.stack([torch.from_numpy(frame.pixels) for frame in frames])

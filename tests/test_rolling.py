@@ -171,9 +171,9 @@ def test_restored_and_branched_sessions_go_on_bit_for_bit(world, steps):
 
 
 def test_only_new_latents_and_newly_chosen_ones_are_encoded(world, monkeypatch):
-    dit, encoded = world.denoiser, {"alone": 0, "extend": 0}
-    monkeypatch.setattr(dit, "_encode_alone", counted(dit._encode_alone, encoded, "alone"))
-    monkeypatch.setattr(dit, "_extend", counted(dit._extend, encoded, "extend"))
+    dit, encoded = world.denoiser.dit, {"alone": 0, "extend": 0}
+    monkeypatch.setattr(dit, "encode_alone", counted(dit.encode_alone, encoded, "alone"))
+    monkeypatch.setattr(dit, "extend", counted(dit.extend, encoded, "extend"))
     session = world.session(PLANS[0])
     session.reset(seed=0)
     before: set[int] = set()

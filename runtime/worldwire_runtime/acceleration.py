@@ -1,31 +1,117 @@
-"""torch.compile around the model's functions, from outside: the model file holds mathematics only."""
+"""torch.compile around the model's functions, from outside: the model file holds mathematics only.
+
+A session's first clips each have shapes of their own; compiling for every one of them would take minutes.
+So whatever is compiled runs as it is until its shapes have come back often enough: `Steady` for functions of
+a whole clip, `SteadyCompiled` for a function that is called once per latent.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import logging
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from worldwire_runtime.kernels.tuning import cache_folder
+from worldwire_runtime.model.dit import DiT
+
 log = logging.getLogger(__name__)
 
 WARM_CALLS = 2  # shapes must repeat before they count as a session's steady state
+STEADY_CLIPS = 6  # longer than the shapes of any one stage of a session's beginning come in a row
+MOST_SHAPES = 8  # of one function of a clip; what comes later runs as it is
+MOST_SHAPES_ON_CPU = 1  # where compiling for one takes a minute of standing still
+MOST_VARIANTS = 128  # of one compiled block: functions of a clip, shapes, blocks with and without actions
+COMPILED_FOLDER = "inductor"
+NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "encode_alone", "extend")
+
+Tell = Callable[[str], None]
+"""Takes what is under way, for people; "" when it is over."""
+
+
+def silent(_: str) -> None:
+    """Tells nobody."""
+
+
+class Steady:
+    """A clip's function in two equal forms: `plain`, and `fused` for argument shapes that keep coming back.
+
+    The first fused call of each shape compiles; `tell` hears of it before and after.
+    """
+
+    def __init__(
+        self,
+        plain: Callable[..., Any],
+        fused: Callable[..., Any],
+        most: int = MOST_SHAPES,
+        tell: Tell = silent,
+    ) -> None:
+        functools.update_wrapper(self, plain)
+        self._plain, self._fused, self._most, self._tell = plain, fused, most, tell
+        self._seen: Counter[Any] = Counter()
+        self._compiled: set[Any] = set()
+
+    def __call__(self, *args: Any) -> Any:
+        shapes = _shapes(args)
+        if shapes in self._compiled:
+            return self._fused(*args)
+        self._seen[shapes] += 1
+        if self._seen[shapes] <= STEADY_CLIPS or len(self._compiled) == self._most:
+            return self._plain(*args)
+        with announced(f"compiling {_name(self._plain)} for clips of this shape", self._tell):
+            result = self._fused(*args)
+        self._compiled.add(shapes)
+        return result
+
+
+def compiled_network(dit: DiT) -> DiT:
+    """The same network, weights shared, with compiled functions.
+
+    On a GPU each block is compiled, for blocks are alike: the first one's code serves them all, in seconds
+    where the whole network takes minutes. On a CPU the whole functions are, with the weights as constants.
+    """
+    keep_compiled_code()
+    twin = copy.copy(dit)
+    if whole_functions_are_compiled(dit):
+        for name in NETWORK_FUNCTIONS:
+            setattr(twin, name, _compiled(getattr(dit, name), freezing=True))
+        return twin
+    blocks = [_CompiledBlock(block) for block in dit.blocks]
+    twin._blocks = lambda: blocks  # type: ignore[method-assign, return-value, assignment]
+    return twin
+
+
+def whole_functions_are_compiled(dit: DiT) -> bool:
+    """Whether compiling goes by functions, not by blocks: on a CPU."""
+    return dit.patch_embedding.weight.device.type == "cpu"
+
+
+class _CompiledBlock:
+    """A block whose call is compiled; all else is the block's own."""
+
+    def __init__(self, block: Any) -> None:
+        self._call, self.prepare, self.context_keys = _compiled(block), block.prepare, block.context_keys
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._call(*args, **options)
 
 
 class SteadyCompiled:
-    """A function that is compiled for the first argument shapes that repeat, and runs eagerly for all others.
+    """A function, compiled for the first argument shapes that repeat; it runs eagerly for all others."""
 
-    A session's first clips each have shapes of their own; compiling for every one of them would cost minutes.
-    """
-
-    def __init__(self, function: Callable[..., Any]):
-        self._function = function
+    def __init__(self, function: Callable[..., Any], tell: Tell = silent):
+        self._function, self._tell = function, tell
         self._compiled: Callable[..., Any] | None = None
         self._shapes: tuple[Any, ...] | None = None
         self._last: tuple[Any, ...] | None = None
@@ -42,15 +128,31 @@ class SteadyCompiled:
         return self._function(*args)
 
     def _compile(self, shapes: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
-        start = time.perf_counter()
-        name = self._function.__name__
-        log.info("compiling %s for this session's shapes (once; kept on disk)", name)
-        options: dict[str, Any] = {"freezing": True} if _on_cpu(args) else {}
-        self._compiled = torch.compile(self._function, dynamic=False, options=options)
-        self._shapes = shapes
-        result = self._compiled(*args)
-        log.info("compiled %s in %.0f s", name, time.perf_counter() - start)
-        return result
+        keep_compiled_code()
+        with announced(f"compiling {_name(self._function)}", self._tell):
+            self._compiled = _compiled(self._function, freezing=_on_cpu(args))
+            self._shapes = shapes
+            return self._compiled(*args)
+
+
+@contextmanager
+def announced(what: str, tell: Tell) -> Iterator[None]:
+    """Says, and logs, that something takes a while."""
+    log.info("%s (once; kept on disk)", what)
+    tell(what)
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        tell("")
+        log.info("%s: done in %.0f s", what, time.perf_counter() - start)
+
+
+def keep_compiled_code() -> None:
+    """Compiled code is kept where all that is built once is kept, unless the user said where."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / COMPILED_FOLDER))
+    # Shapes are bounded here, by `Steady`; torch's own bound would count those of all blocks together.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VARIANTS)
 
 
 def compiler_missing() -> str | None:
@@ -58,6 +160,15 @@ def compiler_missing() -> str | None:
     if not any(shutil.which(name) for name in ("g++", "clang++", "cl")):
         return "there is no C++ compiler (install g++, clang or the Visual Studio build tools)"
     return None
+
+
+def _compiled(function: Callable[..., Any], freezing: bool = False) -> Callable[..., Any]:
+    options: dict[str, Any] = {"freezing": True} if freezing else {}
+    return torch.compile(function, dynamic=False, options=options)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__).strip("_").replace("_", " ")
 
 
 def _leaves(args: tuple[Any, ...]) -> list[Any]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from worldwire_runtime.acceleration import SteadyCompiled
+from worldwire_runtime.acceleration import (
+    MOST_SHAPES,
+    MOST_SHAPES_ON_CPU,
+    Steady,
+    Tell,
+    compiled_network,
+    silent,
+    whole_functions_are_compiled,
+)
 from worldwire_runtime.graphs import Graphed
 from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
 from worldwire_runtime.model.sampler import Euler, Solver, Velocity, euler, flow_schedule, guided
@@ -18,18 +27,28 @@ class Denoiser:
     """Samples clips with a `DiT` in any attention mode.
 
     shift: how far the noise levels are bent towards noise. compiled: fuse the network's calls for the shapes
-    of a session's steady state. graphs: replay a whole clip as one CUDA graph, on a GPU.
+    of a session's steady state. graphs: replay a whole clip as one CUDA graph, on a GPU. tell: hears of what
+    takes a while.
     """
 
-    def __init__(self, dit: DiT, shift: float, *, compiled: bool = False, graphs: bool = False):
+    def __init__(
+        self, dit: DiT, shift: float, *, compiled: bool = False, graphs: bool = False, tell: Tell = silent
+    ):
         self._dit, self._shift = dit, shift
-        fuse = SteadyCompiled if compiled else _plain
-        self._prepare, self._forward = fuse(dit.prepare), fuse(dit.forward)
-        self._encode_context, self._denoise = fuse(dit.encode_context), fuse(dit.denoise)
-        self._encode_alone, self._extend = fuse(dit.encode_alone), fuse(dit.extend)
-        record = Graphed if graphs else _plain
-        self._clip, self._clip_after = record(self._sample), record(self._sample_after)
-        self._offers_alone, self._offers = record(self._offered_alone), record(self._offered)
+        plain = ClipFunctions(dit)
+        fused = ClipFunctions(compiled_network(dit)) if compiled else plain
+        self._forms = (plain, fused)
+        most = MOST_SHAPES_ON_CPU if whole_functions_are_compiled(dit) else MOST_SHAPES
+        fuse = partial(Steady, most=most, tell=tell)
+        record = partial(Graphed, tell=tell) if graphs else _plain
+
+        def fast(name: str) -> Callable[..., Any]:
+            function = getattr(plain, name)
+            return record(fuse(function, getattr(fused, name)) if compiled else function)
+
+        self._clip, self._clip_after = fast("sample"), fast("sample_after")
+        self._offers_alone, self._offers = fast("encode_alone"), fast("extend")
+        self._velocity = fuse(plain.velocity, fused.velocity) if compiled else plain.velocity
 
     @property
     def dit(self) -> DiT:
@@ -42,14 +61,12 @@ class Denoiser:
 
         May be replaced by an equal function: an engine, say.
         """
-        return self._forward if self._dit.config.attention == "joint" else self._denoise
+        return self._forms[0].step
 
     @step.setter
     def step(self, function: Callable[..., Tensor]) -> None:
-        if self._dit.config.attention == "joint":
-            self._forward = function
-        else:
-            self._denoise = function
+        for form in self._forms:
+            form.step = function
 
     def generate(self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int) -> Tensor:
         """New latents [n, C, h, w] float32 from noise of that shape.
@@ -102,53 +119,66 @@ class Denoiser:
 
         return euler(velocity, batch, flow_schedule(steps, self._shift))[0].transpose(0, 1)
 
-    # ------------------------------------------------------------------ functions of tensors, fit for a graph
+    def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
+        """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
+        return self._velocity(conditions, context)
 
-    def _sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
+
+class ClipFunctions:
+    """What a network does for a clip, as functions of tensors that never wait for the device.
+
+    step: computes one denoising step; may be replaced by an equal function.
+    """
+
+    def __init__(self, dit: DiT) -> None:
+        self._dit = dit
+        self._is_joint = dit.config.attention == "joint"
+        self.step: Callable[..., Tensor] = dit.forward if self._is_joint else dit.denoise
+
+    def sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
+        """New latents from noise; context: clean latents."""
         return solver(self.velocity(conditions, context), noise)
 
-    def _sample_after(
+    def sample_after(
         self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, solver: Solver
     ) -> Tensor:
-        return solver(self._after(self._prepare(conditions), cache, conditions.plucker.dtype), noise)
+        """The same after a context whose keys are there."""
+        return solver(self._after(self._dit.prepare(conditions), cache, conditions.plucker.dtype), noise)
 
-    def _offered_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
-        return self._encode_alone(latents, self._prepare(conditions))
+    def encode_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
+        """What clean latents offer that see only themselves."""
+        return self._dit.encode_alone(latents, self._dit.prepare(conditions))
 
-    def _offered(
-        self, conditions: ClipConditions, latents: Tensor, past: ContextCache | None
-    ) -> ContextCache:
-        return self._extend(latents, self._prepare(conditions), past)
+    def extend(self, conditions: ClipConditions, latents: Tensor, past: ContextCache | None) -> ContextCache:
+        """What clean latents offer that see each other and `past`."""
+        return self._dit.extend(latents, self._dit.prepare(conditions), past)
 
     def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
-        prepared = self._prepare(conditions)
+        prepared = self._dit.prepare(conditions)
         context = context.to(conditions.plucker.dtype)
-        return self._cached(prepared, context) if self._caches(context) else self._joint(prepared, context)
-
-    def _caches(self, context: Tensor) -> bool:
-        return self._dit.config.attention == "cached" and context.shape[2] > 0
-
-    def _cached(self, prepared: PreparedClip, context: Tensor) -> Velocity:
-        """Context keys and values are computed once and serve every step."""
-        return self._after(prepared, self._encode_context(context, prepared), context.dtype)
+        if self._dit.config.attention == "cached" and context.shape[2]:
+            return self._after(prepared, self._dit.encode_context(context, prepared), context.dtype)
+        return self._beside(prepared, context)
 
     def _after(self, prepared: PreparedClip, cache: ContextCache, dtype: torch.dtype) -> Velocity:
-        """The network behind a context whose keys are there."""
+        """Behind a context whose keys and values were computed once and serve every step."""
 
         def velocity(x: Tensor, timestep: float) -> Tensor:
-            return self._denoise(x.to(dtype), _timesteps(x, timestep), prepared, cache).float()
+            return self.step(x.to(dtype), _timesteps(x, timestep), prepared, cache).float()
 
         return velocity
 
-    def _joint(self, prepared: PreparedClip, context: Tensor) -> Velocity:
+    def _beside(self, prepared: PreparedClip, context: Tensor) -> Velocity:
         """The context goes through the network beside the new latents in every step, at timestep 0."""
         clean = context.shape[2]
+        # A cached network meets this where there is no context at all, which no replaced step is made for.
+        forward = self.step if self._is_joint else self._dit.forward
 
         def velocity(x: Tensor, timestep: float) -> Tensor:
             latents = torch.cat([context, x.to(context.dtype)], dim=2)
             times = torch.cat([x.new_zeros(len(x), clean), _timesteps(x, timestep)], dim=1)
-            return self._forward(latents, times, prepared, clean).float()
+            return forward(latents, times, prepared, clean).float()
 
         return velocity
 

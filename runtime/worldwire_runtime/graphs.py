@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-log = logging.getLogger(__name__)
+from worldwire_runtime.acceleration import STEADY_CLIPS, Tell, announced, silent
 
-WARM_CALLS = 4  # of equal shapes, before they are recorded: whatever compiles has compiled by then
+WARM_CALLS = STEADY_CLIPS + 2  # of equal shapes before they are recorded: what compiles has compiled by then
 MOST_GRAPHS = 4  # each holds the memory of its intermediate results; other shapes run as they are
 
 Function = Callable[..., Any]
@@ -36,21 +34,27 @@ class Graphed:
     copies: a later call does not change them.
     """
 
-    def __init__(self, function: Function, record: Callable[[Function, tuple[Any, ...]], Any] | None = None):
-        self._function = function
+    def __init__(
+        self,
+        function: Function,
+        record: Callable[[Function, tuple[Any, ...]], Any] | None = None,
+        tell: Tell = silent,
+    ):
+        self._function, self._tell = function, tell
         self._record = record or record_on_cuda
         self._recordings: dict[Any, Recording] = {}
         self._seen: dict[Any, int] = {}
 
     def __call__(self, *args: Any) -> Any:
         leaves, shape = flatten(args)
+        leaves = [_settled(leaf) for leaf in leaves]
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         key = (shape, *(_key(leaf) for leaf in leaves))
         recording = self._recordings.get(key)
         if recording is None:
             self._seen[key] = self._seen.get(key, 0) + 1
             if self._seen[key] <= WARM_CALLS or len(self._recordings) == MOST_GRAPHS:
-                return self._function(*args)
+                return self._function(*unflatten(leaves, shape))
             recording = self._recordings[key] = self._make(leaves, shape)
         for held, tensor in zip(recording.inputs, tensors, strict=True):
             held.copy_(tensor, non_blocking=True)
@@ -58,20 +62,18 @@ class Graphed:
         return pytree.tree_map(_copied, recording.outputs)
 
     def _make(self, leaves: list[Any], shape: Any) -> Recording:
-        start = time.perf_counter()
-        own = [
-            leaf.clone(memory_format=torch.contiguous_format) if isinstance(leaf, Tensor) else leaf
-            for leaf in leaves
-        ]
-        replay, outputs = self._record(self._function, unflatten(own, shape))
-        log.info("recorded %s in %.1f s", self._function.__name__, time.perf_counter() - start)
+        own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        name = getattr(self._function, "__name__", "function").replace("_", " ")
+        with announced(f"recording {name} as a graph", self._tell):
+            replay, outputs = self._record(self._function, unflatten(own, shape))
         return Recording([leaf for leaf in own if isinstance(leaf, Tensor)], replay, outputs)
 
 
 def record_on_cuda(function: Function, args: tuple[Any, ...]) -> tuple[Callable[[], None], Any]:
     """Records one call on the current GPU: what replays it, and where its results lie."""
-    graph = torch.cuda.CUDAGraph()
+    function(*args)  # whatever still has to be built or measured for exactly these arguments is so now
     torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         outputs = function(*args)
     return graph.replay, outputs
@@ -96,10 +98,15 @@ def _fields(instance: Any) -> dict[str, Any]:
 
 
 def _key(leaf: Any) -> Any:
-    """What a recording is good for: shape and type of a tensor, the value of anything else."""
+    """What a recording is good for: form and type of a tensor, the value of anything else."""
     if isinstance(leaf, Tensor):
-        return leaf.shape, leaf.dtype, leaf.device
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
     return type(leaf), leaf
+
+
+def _settled(leaf: Any) -> Any:
+    """Tensors without gaps: compiled code depends on their strides, and a recording's copies have none."""
+    return leaf.contiguous() if isinstance(leaf, Tensor) else leaf
 
 
 def _copied(leaf: Any) -> Any:

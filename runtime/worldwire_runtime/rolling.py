@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from worldwire.errors import StateError
@@ -152,14 +151,11 @@ class RollingContext:
                 self._chosen[slot], self._slots[slot] = None, None
         fresh = [index for index in clip.slots if index not in self._chosen]
         free = [slot for slot, held in enumerate(self._chosen) if held is None][: len(fresh)]
-        if not fresh:
-            return
-        c2w = torch.stack([cameras[index] for index in fresh])
-        slots = self._told(clip, c2w, clip.window_c2w[:0], 0)
-        conditions = self._rules.conditions(replace(slots, slot_numbers=tuple(free)))
-        caches = self._denoiser.encode_alone(conditions, memory.latents(fresh))
-        for place, (slot, index) in enumerate(zip(free, fresh, strict=True)):
-            self._chosen[slot], self._slots[slot] = index, caches.part(place, place + 1)
+        for slot, index in zip(free, fresh, strict=True):  # one by one: calls of one shape, compiled once
+            told = self._told(clip, cameras[index][None], clip.window_c2w[:0], 0)
+            conditions = self._rules.conditions(replace(told, slot_numbers=(slot,)))
+            self._slots[slot] = self._denoiser.encode_alone(conditions, memory.latents([index]))
+            self._chosen[slot] = index
 
     def _encode_past(self, memory: Memory, clip: Clip) -> None:
         told = self._told(clip, clip.memory_c2w[:0], clip.window_c2w[: clip.past], 0)
