@@ -24,7 +24,7 @@ constexpr const char* kMonitorAddress = "inproc://worldwire-monitor";
 constexpr int kMonitored = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CONNECT_RETRIED |
                            ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
                            ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
-constexpr std::size_t kMaxQueuedBytes = 512u << 20;
+constexpr std::size_t kMaxOutboxBytes = 512u << 20;
 constexpr int kMessagesPerPoll = 64;
 
 // A zmq_msg_t that closes itself.
@@ -81,7 +81,7 @@ class Curve final : public Transport {
   // libzmq's sockets belong to one thread: `poll` sends what other threads queue here.
   Result send(Bytes head, Bytes payload) override {
     if (!ready_) return Result::not_ready;
-    if (queued_ + head.size + payload.size > kMaxQueuedBytes) return Result::busy;
+    if (queued_ + head.size + payload.size > kMaxOutboxBytes) return Result::busy;
     queued_ += head.size + payload.size;
     const bool more = payload.data != nullptr;
     parts_.push_back({Buffer(head.data, head.data + head.size), more});

@@ -10,7 +10,7 @@ namespace {
 constexpr std::uint8_t kNil = 0xc0, kFalse = 0xc2, kTrue = 0xc3;
 constexpr std::uint8_t kBin8 = 0xc4, kBin32 = 0xc6, kExt8 = 0xc7, kExt32 = 0xc9;
 constexpr std::uint8_t kFloat32 = 0xca, kFloat64 = 0xcb;
-constexpr std::uint8_t kUint8 = 0xcc, kUint64 = 0xcf, kInt8 = 0xd0, kInt64 = 0xd3;
+constexpr std::uint8_t kUnsigned8 = 0xcc, kUnsigned64 = 0xcf, kSigned8 = 0xd0, kSigned64 = 0xd3;
 constexpr std::uint8_t kFixExt1 = 0xd4, kFixExt16 = 0xd8, kStr8 = 0xd9, kStr16 = 0xda, kStr32 = 0xdb;
 constexpr std::uint8_t kList16 = 0xdc, kList32 = 0xdd, kMap16 = 0xde, kMap32 = 0xdf;
 constexpr std::uint8_t kFixMap = 0x80, kFixList = 0x90, kFixStr = 0xa0, kNegativeFixInt = 0xe0;
@@ -93,7 +93,7 @@ void MsgpackWriter::integer(std::int64_t value) {
   const auto bits = static_cast<std::uint64_t>(value);
   const std::uint64_t needed = negative ? static_cast<std::uint64_t>(-(value + 1)) * 2 + 1 : bits;
   const int size = needed <= 0xff ? 0 : needed <= 0xffff ? 1 : needed <= 0xffffffff ? 2 : 3;
-  out_.push_back(static_cast<std::uint8_t>((negative ? kInt8 : kUint8) + size));
+  out_.push_back(static_cast<std::uint8_t>((negative ? kSigned8 : kUnsigned8) + size));
   big_endian(bits, 1 << size);
 }
 
@@ -121,7 +121,7 @@ MsgpackReader::Kind MsgpackReader::peek() const {
   if (head == kFalse || head == kTrue) return Kind::boolean;
   if (head >= kBin8 && head <= kBin32) return Kind::binary;
   if (head == kFloat32 || head == kFloat64) return Kind::real;
-  if (head >= kUint8 && head <= kInt64) return Kind::integer;
+  if (head >= kUnsigned8 && head <= kSigned64) return Kind::integer;
   const bool extension = (head >= kExt8 && head <= kExt32) || (head >= kFixExt1 && head <= kFixExt16);
   return extension ? Kind::extension : Kind::invalid;
 }
@@ -184,12 +184,12 @@ bool MsgpackReader::integer(std::int64_t* value) {
     return true;
   }
   std::uint64_t bits = 0;
-  if (head <= kUint64) {
-    if (!big_endian(1 << (head - kUint8), &bits)) return false;
+  if (head <= kUnsigned64) {
+    if (!big_endian(1 << (head - kUnsigned8), &bits)) return false;
     *value = static_cast<std::int64_t>(bits);
     return bits <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   }
-  const int bytes = 1 << (head - kInt8);
+  const int bytes = 1 << (head - kSigned8);
   if (!big_endian(bytes, &bits)) return false;
   const std::uint64_t sign = std::uint64_t{1} << (bytes * 8 - 1);
   *value = static_cast<std::int64_t>((bits ^ sign) - sign);
@@ -253,7 +253,7 @@ bool MsgpackReader::skip_one(std::uint64_t* waiting) {
     case Kind::real: return real(&real_value);
     case Kind::text: return text(&text_value);
     case Kind::integer:  // whole numbers beyond 63 bits are well-formed, though no field takes them
-      return *next_ == kUint64 ? (++next_, big_endian(8, &bits)) : integer(&whole);
+      return *next_ == kUnsigned64 ? (++next_, big_endian(8, &bits)) : integer(&whole);
     case Kind::list:
       if (!list(&entries)) return false;
       *waiting += entries;
