@@ -12,7 +12,7 @@ from typing import get_args
 
 from worldwire.errors import CheckpointError, ConfigError
 from worldwire_runtime.config import SamplerConfig, WorldConfig
-from worldwire_runtime.model.config import Attention
+from worldwire_runtime.model.config import Attention, DiTConfig
 from worldwire_runtime.model.vae import VAEConfig
 from worldwire_runtime.released.tree import (
     BASE,
@@ -126,14 +126,30 @@ def _released_source(
     config: WorldConfig, folder: Path, tree: ReleasedTree, transformer: str | None, pruning: float | None
 ) -> Source:
     """The tree's own sizes, its lightest VAE, its kind's sampler, and the only plan it was trained for."""
+    chosen = [EXPERT_FOLDERS["low"]] if config.experts else [transformer or tree.playable]
+    stated = read_transformer_config(tree.transformer(chosen[0]))
+    _check_released(config, folder, tree, stated)
+    rate = max(tree.light_vaes, default=0.0) if pruning is None else pruning
+    if rate:
+        tree.need(f"{LIGHT_VAES.get(rate, f'a VAE pruned by {rate}')}.pth", tree.light_vaes.get(rate))
+    config = replace(
+        config,
+        dit=stated,
+        vae=_pruned(config.vae, rate),
+        sampler=_base_sampler(config.sampler) if chosen == [BASE] else config.sampler,
+        plans={config.default_plan: config.plan()},
+    )
+    return Source(config, folder / "seeds", tree=tree, transformer=chosen[0])
+
+
+def _check_released(config: WorldConfig, folder: Path, tree: ReleasedTree, stated: DiTConfig) -> None:
+    """The configurations of world and transformer agree, and every file that it takes to play is there."""
     if config.conventions != "released":
         raise ConfigError(
             f"{folder / CONFIG_FILE} does not speak of the released model",
             expected='"conventions": "released" beside released weights',
             got=repr(config.conventions),
         )
-    chosen = [EXPERT_FOLDERS["low"]] if config.experts else [transformer or tree.playable]
-    stated = read_transformer_config(tree.transformer(chosen[0]))
     if folder.parent != PRESETS and stated != config.dit:
         raise ConfigError(
             "the world's config and the transformer's are of different networks",
@@ -150,17 +166,6 @@ def _released_source(
         (TOKENIZER, tree.tokenizer),
     ):
         tree.need(name, path)
-    rate = max(tree.light_vaes, default=0.0) if pruning is None else pruning
-    if rate:
-        tree.need(f"{LIGHT_VAES.get(rate, f'a VAE pruned by {rate}')}.pth", tree.light_vaes.get(rate))
-    config = replace(
-        config,
-        dit=stated,
-        vae=_pruned(config.vae, rate),
-        sampler=_base_sampler(config.sampler) if chosen == [BASE] else config.sampler,
-        plans={config.default_plan: config.plan()},
-    )
-    return Source(config, folder / "seeds", tree=tree, transformer=chosen[0])
 
 
 def _offloaded(config: WorldConfig) -> WorldConfig:

@@ -1,4 +1,4 @@
-"""`worldwire models list`, `worldwire models verify DIR` and `worldwire models parity DIR --json F`."""
+"""`worldwire models list | verify DIR | parity DIR --json F | build-engine`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldwire.cli import Command
+from worldwire_runtime.commands import build_engine
 
 if TYPE_CHECKING:
     from worldwire_runtime.parity import Result
@@ -27,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--full", action="store_true", help="read every number and hash every file")
     verify.add_argument("--json", type=Path, metavar="F", help="write the whole report to F")
     verify.set_defaults(action=run_verify)
+    build = verbs.add_parser("build-engine", help=build_engine.HELP)
+    build_engine.configure(build)
+    build.set_defaults(action=build_engine.run)
     parity = verbs.add_parser("parity", help="compare with recorded outputs of the official implementation")
     parity.add_argument("folder", type=Path, metavar="DIR", help="folder with cases.json and its tensors")
     parity.add_argument("--json", type=Path, metavar="F", help="write {case/output: relative error} to F")
