@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -26,6 +26,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
@@ -46,14 +48,14 @@ FACTS = "facts.json"
 def recompute_blocks(dit: DiT) -> None:
     """Forget what happens inside a block until the gradient needs it: a third more time, far less memory."""
     for block in dit.blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def shard(model: BaseModel, ranks: Ranks) -> None:
     """Split the parameters of every block, and the rest, over all ranks; in place."""
     cuda = ranks.device.type == "cuda"
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group("nccl" if cuda else "gloo", store=HashStore(), rank=0, world_size=1)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     for block in model.dit.blocks:
         fully_shard(block, mesh=mesh)
@@ -79,7 +81,8 @@ def gather(model: BaseModel, ema: EMA) -> dict[str, Tensor]:
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     with ema.applied(model):
         state = get_model_state_dict(model, options=options)
-        return {name: tensor.clone() for name, tensor in state.items()}  # one rank's are the model's own
+        # Copies: with one rank, the tensors are the model's own, which get their old values back.
+        return {name: tensor.clone() for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def save_sharded(
@@ -100,7 +103,7 @@ def save_sharded(
     ranks.barrier()
     problem = ""
     try:
-        dcp.save(_state(model, optimizer, ema), checkpoint_id=partial_path)
+        save(_state(model, optimizer, ema), checkpoint_id=partial_path)
     except Exception as error:  # the library raises many types, and collects those of all ranks
         problem = str(error)
     if ranks.broadcast_float(float(bool(problem))):
@@ -135,7 +138,7 @@ def load_sharded(folder: Path, model: BaseModel, optimizer: torch.optim.Optimize
     """Continue from a folder that any number of ranks wrote."""
     state = _state(model, optimizer, ema)
     try:
-        dcp.load(state, checkpoint_id=folder)
+        load(state, checkpoint_id=folder)
     except Exception as error:
         raise CheckpointError(
             f"{folder} does not fit this run: {error}",
