@@ -6,7 +6,6 @@ public class Worldwire : ModuleRules
 	public Worldwire(ReadOnlyTargetRules Target) : base(Target)
 	{
 		PCHUsage = PCHUsageMode.UseExplicitOrSharedPCHs;
-		CppStandard = CppStandardVersion.Cpp17;
 		bEnableExceptions = false;
 		bUseRTTI = false;
 

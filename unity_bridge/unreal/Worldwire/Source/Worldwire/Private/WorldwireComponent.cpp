@@ -176,7 +176,7 @@ void UWorldwireComponent::SendInput()
 		return;
 	}
 	Held.Pose.Reset();
-	bool bMoved = Held.YawDeg != 0.0 || Held.PitchDeg != 0.0 || Held.Keys != SentKeys;
+	bool bMoved = bInputIsStale || Held.YawDeg != 0.0 || Held.PitchDeg != 0.0 || Held.Keys != SentKeys;
 	if (bSendPose)
 	{
 		FTransform Pose = GetOwner()->GetActorTransform().GetRelativeTransform(Origin);
@@ -190,6 +190,7 @@ void UWorldwireComponent::SendInput()
 		return;
 	}
 	Worker->SendInput(Held);
+	bInputIsStale = false;
 	SentKeys = Held.Keys;
 	SentPose = Held.Pose.Get(SentPose);
 	Held.YawDeg = Held.PitchDeg = 0.0;
@@ -212,6 +213,7 @@ void UWorldwireComponent::TellEvents()
 	const FWorldwireEvents Events = Worker->TakeEvents();
 	if (Events.bReady)
 	{
+		bInputIsStale = true; // what is held now may be news to this session
 		OnReady.Broadcast(Texture, Events.bResumed);
 	}
 	for (const FWorldwireProblem& Problem : Events.Problems)

@@ -20,21 +20,20 @@ FString FromText(const std::string& Text)
 
 EWorldwireCause CauseOf(worldwire::Result Result)
 {
-	using worldwire::Result;
 	switch (Result)
 	{
-	case Result::ok: return EWorldwireCause::None;
-	case Result::nothing_listens: return EWorldwireCause::NothingListens;
-	case Result::unreachable: return EWorldwireCause::Unreachable;
-	case Result::bad_address: return EWorldwireCause::BadAddress;
-	case Result::loading: return EWorldwireCause::Loading;
-	case Result::version_mismatch: return EWorldwireCause::WrongVersion;
-	case Result::wrong_key: return EWorldwireCause::WrongKey;
-	case Result::missing_libzmq: return EWorldwireCause::MissingEncryption;
-	case Result::busy: return EWorldwireCause::Busy;
-	case Result::stalled: return EWorldwireCause::Stalled;
-	case Result::closed: return EWorldwireCause::Lost;
-	case Result::refused: return EWorldwireCause::Refused;
+	case worldwire::Result::ok: return EWorldwireCause::None;
+	case worldwire::Result::nothing_listens: return EWorldwireCause::NothingListens;
+	case worldwire::Result::unreachable: return EWorldwireCause::Unreachable;
+	case worldwire::Result::bad_address: return EWorldwireCause::BadAddress;
+	case worldwire::Result::loading: return EWorldwireCause::Loading;
+	case worldwire::Result::version_mismatch: return EWorldwireCause::WrongVersion;
+	case worldwire::Result::wrong_key: return EWorldwireCause::WrongKey;
+	case worldwire::Result::missing_libzmq: return EWorldwireCause::MissingEncryption;
+	case worldwire::Result::busy: return EWorldwireCause::Busy;
+	case worldwire::Result::stalled: return EWorldwireCause::Stalled;
+	case worldwire::Result::closed: return EWorldwireCause::Lost;
+	case worldwire::Result::refused: return EWorldwireCause::Refused;
 	default: return EWorldwireCause::NotWorldwire;
 	}
 }

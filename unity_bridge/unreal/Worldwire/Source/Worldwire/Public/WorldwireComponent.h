@@ -147,4 +147,5 @@ private:
 	FTransform SentPose = FTransform::Identity;
 	FWorldwireInput Held;
 	EWorldwireKey SentKeys = EWorldwireKey::None;
+	bool bInputIsStale = false;
 };

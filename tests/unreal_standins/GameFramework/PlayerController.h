@@ -1,0 +1,3 @@
+#pragma once
+#include "GameFramework/Actor.h"
+class APlayerController : public AActor {};

@@ -1,0 +1,4 @@
+#pragma once
+#include "CoreMinimal.h"
+class FDefaultModuleImpl {};
+#define IMPLEMENT_MODULE(Class, Name) inline Class Name##Module;

@@ -1,0 +1,2 @@
+#pragma once
+// Unreal Header Tool writes this file.
