@@ -1,5 +1,8 @@
-"""The Unreal plugin as far as it can be tested without an engine: its core is the C++ client, its sources compile against
-stand-ins (tests/unreal_standins), its files are laid out as the engine wants them."""
+"""The Unreal plugin as far as it can be tested without an engine.
+
+Its core is the C++ client, its sources compile against stand-ins (tests/unreal_standins), its files are laid out as
+the engine wants them.
+"""
 
 import importlib.util
 import json
@@ -7,14 +10,12 @@ import re
 from pathlib import Path
 
 import pytest
-from cpp_fixture import CORE, needs_compiler, run
+from cpp_fixture import CORE, STRICT, needs_compiler, run
 
 PLUGIN = CORE.parent / "unreal" / "Worldwire"
 MODULE = PLUGIN / "Source" / "Worldwire"
 STANDINS = Path(__file__).parent / "unreal_standins"
-FLAGS = (
-    "-std=c++17 -fsyntax-only -fno-exceptions -fno-rtti -Wall -Wextra -Werror -Wno-unused-parameter".split()
-)
+FLAGS = ("-std=c++17", "-fsyntax-only", *STRICT.split(), "-Wno-unused-parameter")
 HEADERS = sorted((MODULE / "Public").glob("*.h"))
 
 
