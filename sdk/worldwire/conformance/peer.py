@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -11,7 +12,7 @@ import msgpack
 import zmq
 
 from worldwire.connection import Connection
-from worldwire.errors import ProtocolError
+from worldwire.errors import ProtocolError, WorldwireError
 from worldwire.keys import ClientKeys
 from worldwire.protocol import (
     VERSION,
@@ -106,7 +107,11 @@ class Peer:
 
     def say_parts(self, parts: list[bytes]) -> None:
         """Sends any parts."""
-        self._connection.socket.send_multipart(parts)
+        try:
+            self._connection.socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            self._connection.watch()  # a wrong key is better told than this
+            raise NotKeptError("the server takes no more messages") from None
 
     def input(self, session: int, seq: int, **fields: Any) -> None:
         """Sends an `input`."""
@@ -257,7 +262,8 @@ class Peer:
 
     def leave(self) -> None:
         """Says goodbye, so that nothing of this connection stays at the server."""
-        self.say(Bye())
+        with suppress(NotKeptError, WorldwireError):  # it may be gone already
+            self.say(Bye())
         self._connection.close()
         self._context.term()
 
