@@ -19,7 +19,7 @@ from worldwire.inputs import Inputs
 from worldwire_runtime import footprint, machine
 from worldwire_runtime import world as world_module
 from worldwire_runtime.commands.world_options import add_world_options, as_arguments
-from worldwire_runtime.config import ExpertsConfig, WorldConfig
+from worldwire_runtime.config import ClipPlan, ExpertsConfig, WorldConfig
 from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence
 from worldwire_runtime.footprint import Resident, check_memory, memory_estimate, transformer_bytes
 from worldwire_runtime.model.dit import DiT
@@ -101,6 +101,18 @@ def test_random_weights_play_in_any_attention_mode(pristine, tmp_path, attention
     frames = [*session.step(FORWARD), *session.step(FORWARD)]
     assert len(frames) == 96
     assert frames[-1].pixels.std() > 0
+
+
+@pytest.mark.parametrize("attention", ["joint", "cached", "rolling"])
+@pytest.mark.parametrize("new", [1, 2])
+def test_random_weights_play_low_latency_plans(pristine, attention, new):
+    world = load(pristine, weights="random", attention=attention)
+    session = world.session(ClipPlan(first=1 + new, past=4, new=new, memory=5))
+    session.reset(seed=1)
+    for _ in range(12):
+        frames = session.step(FORWARD)
+    assert len(frames) == 4 * new
+    assert len(frames[-1].memory_latents) == 5
 
 
 def test_random_weights_are_the_same_every_time(pristine):

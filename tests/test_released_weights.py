@@ -29,6 +29,7 @@ from worldwire_runtime.released.names import (
     select_vae,
     vae_renamer,
 )
+from worldwire_runtime.released.tree import read_transformer_config
 from worldwire_runtime.released.verify import shapes_of, umt5_shapes, vae_shapes
 from worldwire_runtime.sources import CONFIG_FILE, PRESETS
 
@@ -212,6 +213,51 @@ def released_shapes(name: str) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize("name", SHAPES)
 def test_full_size_networks_have_the_released_tensors(name):
     assert digest(released_shapes(name)) == SHAPES[name]
+
+
+def test_the_released_config_file_gives_the_sizes_of_the_preset(tmp_path):
+    """What is published of `base_model/config.json`: it need not state the width of the text."""
+    action = {
+        "blocks": list(range(15)),
+        "enable_keyboard": True,
+        "enable_mouse": True,
+        "heads_num": 16,
+        "hidden_size": 128,
+        "img_hidden_size": 3072,
+        "keyboard_dim_in": 6,
+        "keyboard_hidden_dim": 1024,
+        "mouse_dim_in": 2,
+        "mouse_hidden_dim": 1024,
+        "mouse_qk_dim_list": [8, 28, 28],
+        "patch_size": [1, 2, 2],
+        "qk_norm": True,
+        "qkv_bias": False,
+        "rope_dim_list": [8, 28, 28],
+        "rope_theta": 256,
+        "vae_time_compression_ratio": 4,
+        "windows_size": 3,
+    }
+    values = {
+        "_class_name": "WanModel",
+        "_diffusers_version": "0.33.0",
+        "model_type": "ti2v",
+        "dim": 3072,
+        "ffn_dim": 14336,
+        "freq_dim": 256,
+        "in_dim": 48,
+        "out_dim": 48,
+        "text_len": 512,
+        "num_heads": 24,
+        "num_layers": 30,
+        "eps": 1e-6,
+        "sigma_theta": 0.8,
+        "use_text_crossattn": True,
+        "is_action_model": True,
+        "action_config": action,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = read_transformer_config(tmp_path / "diffusion_pytorch_model.safetensors")
+    assert config == WorldConfig.from_file(PRESETS / "5b-720p" / CONFIG_FILE).dit
 
 
 def test_the_sizes_are_those_of_the_released_files():
