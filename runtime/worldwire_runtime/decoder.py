@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldwire.errors import StateError
-from worldwire_runtime.acceleration import SteadyCompiled, compiler_missing
+from worldwire_runtime.acceleration import SteadyCompiled, Tell, compiler_missing, silent
 from worldwire_runtime.model.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class Decoder:
     compiler it stays as it is, with a line in the log; the frames are the same up to rounding.
     """
 
-    def __init__(self, vae: VAE, *, compiled: bool = False) -> None:
+    def __init__(self, vae: VAE, *, compiled: bool = False, tell: Tell = silent) -> None:
         self.vae = vae
         place = vae.conv2.weight.device
         if place.type == "cuda":
@@ -32,7 +32,7 @@ class Decoder:
         reason = compiler_missing() if compiled and place.type == "cpu" else None
         if reason is not None:
             log.warning("the decoder runs uncompiled: %s", reason)
-        self._run = SteadyCompiled(self._decode) if compiled and reason is None else self._decode
+        self._run = SteadyCompiled(self._decode, tell) if compiled and reason is None else self._decode
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, cache: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:

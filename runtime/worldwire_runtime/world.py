@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from worldwire.api import WorldInfo
 from worldwire.errors import ConfigError, ImageError
+from worldwire_runtime.acceleration import Tell, silent
 from worldwire_runtime.assembly import Networks, Place, assemble
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.decoder import Decoder, DecoderStream
@@ -23,7 +25,9 @@ from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence, expert_
 from worldwire_runtime.footprint import Resident, check_gpu, check_memory, memory_estimate
 from worldwire_runtime.machine import PRECISIONS, check_arithmetic, free_bytes, pick_device, pick_dtype
 from worldwire_runtime.memory import Memory
+from worldwire_runtime.model.dit import DiT
 from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.quantize.attention import use_8bit_attention
 from worldwire_runtime.quantize.config import quantization_of
 from worldwire_runtime.released.rules import ReleasedRules
 from worldwire_runtime.rolling import RollingContext
@@ -41,6 +45,7 @@ from worldwire_runtime.sources import (
     preset_folder,
     preset_names,
 )
+from worldwire_runtime.speed import Speed
 from worldwire_runtime.usage import GIB
 
 __all__ = [
@@ -88,7 +93,8 @@ class World:
         networks: Networks,
         place: Place,
         *,
-        compiled: bool = False,
+        speed: Speed | None = None,
+        tell: Tell = silent,
     ):
         config, device, dtype = source.config, place.device, place.dtype
         self.config, self.device, self.dtype, self.weights = config, device, dtype, source.kind
@@ -98,13 +104,11 @@ class World:
         self._resident = _resident(source, place)
         self.seed_images = SeedImages(source.seeds, config.height, config.width)
         self._vae, self._text_encoder = networks.vae, networks.text
-        denoisers = {
-            name: Denoiser(dit, config.sampler.shift, compiled=compiled)
-            for name, dit in networks.transformers.items()
-        }
+        self.speed = (speed or Speed()).on(device)
+        denoisers = {name: self._denoiser(dit, tell) for name, dit in networks.transformers.items()}
         self.denoiser = next(iter(denoisers.values()))
         self._experts = self._take_turns(networks, denoisers)
-        self._decoder = Decoder(self._vae, compiled=compiled)
+        self._decoder = Decoder(self._vae, compiled=bool(self.speed.compiled), tell=tell)
         self.rules: Rules = (
             ReleasedRules(config, device, dtype, self.encode_prompt)
             if config.conventions == "released"
@@ -118,7 +122,7 @@ class World:
         device: str = "auto",
         precision: str = "auto",
         *,
-        compiled: bool = False,
+        speed: Speed | None = None,
         weights: str | Path | None = None,
         attention: str | None = None,
         vae_pruning: float | None = None,
@@ -130,20 +134,22 @@ class World:
 
         Needs no network. device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N". precision:
         "auto", "bfloat16", "float32", or an 8-bit form (`worldwire_runtime.quantize`); "auto" is bfloat16
-        where the processor multiplies it natively. compiled: fuses the networks with torch.compile, which
-        takes a minute the first time and makes every later frame faster.
+        where the processor multiplies it natively. speed: what makes the networks fast (default: what fits
+        the device).
         weights: a folder with the released files for a preset without weights, or "random" for timing.
         attention: another mode, for random weights only. vae_pruning: 0, 0.5 or 0.75, of the released
         decoders (the most pruned one that is there). text_on: "device" or "cpu", where a umT5 lives.
         offload: experts that are not at work wait in the main memory.
-        progress: is called with the part that is done, 0 to 1, and what comes next, for people.
+        progress: is called with the part that is done, 0 to 1, and what comes next, for people; later with
+        1 and what keeps a session waiting while it is compiled, and "" when it goes on.
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
         source = locate(preset, weights, attention=attention, vae_pruning=vae_pruning, offload=offload)
         place = _place(source, device, precision, text_on)
+        speed = (speed or Speed()).on(place.device)
         networks = assemble(source, place, progress)
         progress(1.0, "ready")
-        return cls(source, networks, place, compiled=compiled)
+        return cls(source, networks, place, speed=speed, tell=partial(progress, 1.0))
 
     @property
     def vae(self) -> VAE:
@@ -153,6 +159,13 @@ class World:
     def denoiser_for(self, view: str) -> Denoiser | ExpertDenoiser:
         """What samples clips seen in a view."""
         return of_view(self._experts, view) if self._experts else self.denoiser
+
+    def _denoiser(self, dit: DiT, tell: Tell) -> Denoiser:
+        """A transformer's denoiser, as fast as it was asked for."""
+        if self.speed.attention_8bit:
+            use_8bit_attention(dit)
+        compiled, graphs = bool(self.speed.compiled), bool(self.speed.graphs)
+        return Denoiser(dit, self.config.sampler.shift, compiled=compiled, graphs=graphs, tell=tell)
 
     def _take_turns(self, networks: Networks, denoisers: dict[str, Denoiser]) -> dict[str, ExpertDenoiser]:
         """The experts by view; none for a world with one transformer."""
@@ -182,6 +195,7 @@ class World:
             "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
             "gpus": int(cuda),
             "precision": self._precision,
+            "speed": self.speed.facts,
             "weights": self.weights,
             "estimated_memory_gib": round(
                 memory_estimate(self.config, self._resident, chosen).device_bytes / GIB, 2
@@ -253,6 +267,7 @@ class World:
             self.config.intrinsics,
             far_m=self.config.memory_far_m,
             selection=self.config.memory_selection,
+            choose_on=self.speed.chooser,
             device=self.device,
             dtype=self.dtype,
         )

@@ -5,15 +5,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worldwire_runtime.world import World
 
 DEFAULT_PRESET = "tiny"
 RANDOM = "random"
-_TAKING_VALUES = ("preset", "device", "precision", "plan", "weights", "attention", "vae_pruning", "text_on")
-_SWITCHES = ("compile", "random_weights", "offload")
+_TAKING_VALUES = (
+    "preset",
+    "device",
+    "precision",
+    "plan",
+    "choose_on",
+    "weights",
+    "attention",
+    "vae_pruning",
+    "text_on",
+)
+_EITHER = ("compile", "graphs")  # --compile, --no-compile, or neither
+_SWITCHES = ("attention_8bit", "random_weights", "offload")
 
 
 def add_world_options(parser: argparse.ArgumentParser) -> None:
@@ -27,10 +38,8 @@ def add_world_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto, float32, bfloat16, int8, int8-attention, fp8, fp8-attention",
     )
-    parser.add_argument(
-        "--compile", action="store_true", help="fuse the networks: a slow first start, then faster frames"
-    )
     parser.add_argument("--plan", help="clip plan of sessions that name none (default: the preset's)")
+    _add_speed(parser.add_argument_group("speed (docs/performance.md)"))
     group = parser.add_argument_group("the released model (docs/released_checkpoints.md)")
     weights = group.add_mutually_exclusive_group()
     weights.add_argument(
@@ -49,24 +58,49 @@ def add_world_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_speed(group: Any) -> None:
+    either = argparse.BooleanOptionalAction
+    group.add_argument(
+        "--compile",
+        action=either,
+        help="fuse the networks once shapes settle (default: on a GPU)",
+    )
+    group.add_argument(
+        "--graphs", action=either, help="replay whole clips as CUDA graphs (default: on a GPU)"
+    )
+    group.add_argument(
+        "--attention-8bit", action="store_true", help="self-attention in 8-bit products, not quite exact"
+    )
+    group.add_argument("--choose-on", choices=("device", "cpu"), help="where the memory compares cameras")
+
+
 def as_arguments(args: argparse.Namespace) -> list[str]:
     """The same options for another command line."""
     listed: list[str] = []
     for name in _TAKING_VALUES:
         if getattr(args, name) is not None:
             listed += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    for name in _EITHER:
+        if getattr(args, name) is not None:
+            listed.append(f"--{'' if getattr(args, name) else 'no-'}{name}")
     return listed + [f"--{name.replace('_', '-')}" for name in _SWITCHES if getattr(args, name)]
 
 
 def load_world(args: argparse.Namespace, progress: Callable[[float, str], None] = lambda *_: None) -> World:
     """The world that the options name."""
+    from worldwire_runtime.speed import Speed
     from worldwire_runtime.world import World
 
     return World.load(
         args.preset,
         args.device,
         args.precision,
-        compiled=args.compile,
+        speed=Speed(
+            compiled=args.compile,
+            graphs=args.graphs,
+            attention_8bit=args.attention_8bit,
+            choose_on=args.choose_on or "device",
+        ),
         weights=RANDOM if args.random_weights else args.weights,
         attention=args.attention,
         vae_pruning=args.vae_pruning,

@@ -75,7 +75,7 @@ Handler = Callable[[bytes, Client, Any, Any], None]
 class Loading:
     """How far the loading of a world is; whoever loads it says so, from any thread.
 
-    part: 0 to 1. stage: for people.
+    part: 0 to 1. stage: for people; later, what keeps sessions waiting, if anything does.
     """
 
     part: float = 0.0
@@ -307,7 +307,7 @@ class Server:
             uptime_s=time.monotonic() - self._born_s,
             peak_memory_gib=self._peak_memory_gib(),
             progress=self._loading.part if loading else None,
-            stage=self._loading.stage if loading else None,
+            stage=self._loading.stage or None,
             queue=self._sessions.queued,
         )
 
@@ -401,6 +401,7 @@ class Server:
         if isinstance(event, Finished):
             world, self._info = event.result
             self._jobs = Jobs(world, self._plan, self._kept)
+            self._loading.stage = ""
             on_ready()
         elif isinstance(event, Failed):
             self._failure = event.error

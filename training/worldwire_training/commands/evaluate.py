@@ -81,13 +81,14 @@ def scene_seeds(text: str) -> range:
 
 def run(args: argparse.Namespace) -> int:
     """Loads the world, plays the metrics, draws the pictures."""
+    from worldwire_runtime.speed import Speed
     from worldwire_runtime.world import World
     from worldwire_training.evaluation.data_engine_stages import DataEngineStudio
     from worldwire_training.evaluation.run import check_metrics
 
     only = check_metrics(args.only)
     outputs = _outputs(args)
-    world = World.load(args.preset, args.device, args.precision, compiled=args.compile)
+    world = World.load(args.preset, args.device, args.precision, speed=Speed(compiled=args.compile))
     studio = DataEngineStudio(world.config.intrinsics, world.config.motion)
     if only:
         _measure(args, only, outputs, world, studio)

@@ -1,0 +1,72 @@
+"""How a world's networks are made fast: the choices that do not change what is computed, and 8-bit attention.
+
+`Speed()` is what fits the device. Each choice can be taken back alone, so that `worldwire bench --ablate` can
+measure what it brings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from worldwire.errors import ConfigError
+from worldwire_runtime.machine import refuse_fp8
+
+CHOOSERS = ("device", "cpu")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """None: what fits the device, which is True on a GPU and False on a CPU.
+
+    compiled: torch.compile fuses the networks, once a session's shapes have settled. graphs: a whole clip is
+    replayed as one CUDA graph. attention_8bit: self-attention in 8-bit products, which changes its results a
+    little (`worldwire_runtime.quantize.attention`). choose_on: where the memory compares cameras, "device" or
+    "cpu".
+    """
+
+    compiled: bool | None = None
+    graphs: bool | None = None
+    attention_8bit: bool = False
+    choose_on: str = "device"
+
+    def __post_init__(self) -> None:
+        if self.choose_on not in CHOOSERS:
+            raise ConfigError(
+                "unknown place for the memory's choice",
+                expected=" or ".join(CHOOSERS),
+                got=repr(self.choose_on),
+            )
+
+    def on(self, device: torch.device) -> Speed:
+        """The same with every choice made for a device.
+
+        Raises ConfigError for CUDA graphs elsewhere, MachineError for 8-bit attention on a GPU without FP8.
+        """
+        cuda = device.type == "cuda"
+        if self.graphs and not cuda:
+            raise ConfigError("CUDA graphs need a CUDA device", got=str(device), remedy="leave out --graphs")
+        if self.attention_8bit and cuda:
+            refuse_fp8(torch.cuda.get_device_capability(device), torch.cuda.get_device_name(device))
+        return replace(
+            self,
+            compiled=cuda if self.compiled is None else self.compiled,
+            graphs=cuda if self.graphs is None else self.graphs,
+        )
+
+    @property
+    def chooser(self) -> torch.device | None:
+        """What `Memory` takes as `choose_on`; None is its own device."""
+        return torch.device("cpu") if self.choose_on == "cpu" else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What clients and records are told."""
+        return {
+            "compiled": self.compiled,
+            "graphs": self.graphs,
+            "attention_8bit": self.attention_8bit,
+            "choose_on": self.choose_on,
+        }
