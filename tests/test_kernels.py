@@ -13,8 +13,8 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton", reason="Triton is not installed (it is for Linux alone)")
 
-from worldwire_runtime.kernels import attention, flash, gemm, prologue
-from worldwire_runtime.kernels.linear import exact_linear
+from worldwire_runtime.kernels import attention, flash, gemm, native, prologue
+from worldwire_runtime.kernels.linear import exact_linear, linear
 from worldwire_runtime.kernels.rows import FP8, INT8, quantise_rows
 from worldwire_runtime.kernels.tuning import Tiles, Tuner
 
@@ -46,6 +46,19 @@ def test_the_product_equals_its_definition(kind, gelu, shape):
     x, weight, bias = rows(kind, M, K), rows(kind, N, K), torch.randn(N, device=DEVICE)
     got = gemm.linear_8bit(*x, *weight, bias, torch.float32, gelu)
     assert relative(got, exact_linear(x, weight, bias, gelu=gelu)) < SUM_ERROR[kind.name]
+
+
+@KINDS
+@pytest.mark.parametrize("shape", [(1, 48, 32), (40, 384, 96)])
+def test_whatever_a_device_runs_equals_the_definition(kind, shape):
+    """The choice of `kernels.linear`: libraries on a CPU, the kernel or `_scaled_mm` on a GPU."""
+    native.register()
+    M, K, N = shape
+    x, weight, bias = rows(kind, M, K), rows(kind, N, K), torch.randn(N, device=DEVICE)
+    for gelu in (False, True):
+        got = linear(x, weight, bias, torch.bfloat16, gelu=gelu)
+        assert got.dtype == torch.bfloat16
+        assert relative(got, exact_linear(x, weight, bias, gelu=gelu)) < 5e-3
 
 
 def test_the_product_without_bias_in_half_precision():
@@ -151,8 +164,8 @@ def test_8_bit_attention_equals_its_definition(shape, fp8_values):
 
 def test_8_bit_attention_is_near_attention_even_with_offset_keys():
     """Without subtracting the mean of the keys, an offset of 20 would leave them a tenth of the range."""
-    query, key, value = (torch.randn(1, 2, length, 64) for length in (50, 333, 333))
-    key += 20 * torch.randn(1, 2, 1, 64)
+    query, key, value = (torch.randn(1, 2, length, 64, device=DEVICE) for length in (50, 333, 333))
+    key += 20 * torch.randn(1, 2, 1, 64, device=DEVICE)
     wanted = torch.nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
     assert relative(attention.attention(query, key, value, fp8_values=False), wanted) < 0.02
     assert relative(attention.attention(query, key, value), wanted) < 0.04

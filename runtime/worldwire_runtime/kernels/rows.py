@@ -1,7 +1,7 @@
 """Numbers as 8-bit values and one float32 scale per row: symmetric, the largest value of a row is kept.
 
-Plain torch on purpose: torch.compile fuses it with the norm and modulation before it into one pass, and
-computes it once where several layers read the same tensor.
+Plain torch on purpose: torch.compile fuses it with the norm and modulation before it into one pass, also for
+several layers that read the same tensor (each still gets rows of its own).
 """
 
 from __future__ import annotations

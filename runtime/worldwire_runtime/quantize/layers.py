@@ -26,7 +26,7 @@ LAYER_SETS = {
     "attention": re.compile(rf"blocks\.\d+\.({ATTENTION_PROJECTIONS})"),
     "all": re.compile(rf"blocks\.\d+\.({'|'.join((ATTENTION_PROJECTIONS, *OTHERS))})"),
 }
-# Layers that read the same tensor share a gain, so that it is quantised once.
+# Layers that read the same tensor share a gain, so that their rows are the same.
 SAME_INPUT = (
     re.compile(r"(.*\.self_attn\.)[qkv]"),
     re.compile(r"(.*\.cross_attn\.)[kv]"),
