@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from unity_metas import PACKAGE, assets, meta_of
 
+PROGRAMS = Path(__file__).parent / "csharp"
+LONGEST_LINE = 125
 ASMDEFS = sorted(PACKAGE.rglob("*.asmdef"))
 DOCUMENTS = [PACKAGE / "README.md", *sorted((PACKAGE / "Documentation~").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
@@ -78,3 +80,9 @@ def test_links_of_the_documents_lead_somewhere(path):
 def test_the_core_knows_no_engine():
     for source in (PACKAGE / "Runtime" / "Core").rglob("*.cs"):
         assert "UnityEngine" not in source.read_text(), source
+
+
+def test_lines_of_sources_fit_a_screen():
+    for source in [*PACKAGE.rglob("*.cs"), *PROGRAMS.rglob("*.cs")]:
+        longest = max(map(len, source.read_text().splitlines()))
+        assert longest <= LONGEST_LINE, (source, longest)

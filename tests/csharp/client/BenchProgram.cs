@@ -3,7 +3,9 @@ using System.Globalization;
 
 namespace Worldwire.Tests
 {
-    /// <summary>bench ADDR SECONDS FORMAT [WINDOW]: live frames a second, their latency, and garbage collections.</summary>
+    /// <summary>
+    /// bench ADDR SECONDS FORMAT [WINDOW]: live frames a second, their latency, and garbage collections.
+    /// </summary>
     internal static class BenchProgram
     {
         internal const int DefaultWindow = 8;

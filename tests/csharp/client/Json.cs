@@ -15,7 +15,9 @@ namespace Worldwire.Tests
             _text = text;
         }
 
-        /// <summary>Maps as lists of pairs in their order, lists, string, long, ulong, double, bool or null.</summary>
+        /// <summary>
+        /// Maps as lists of pairs in their order, lists, string, long, ulong, double, bool or null.
+        /// </summary>
         internal static object Parse(string text) => new Json(text).Value();
 
         internal static object Get(object map, string name)

@@ -3,7 +3,9 @@ using System.Collections.Generic;
 
 namespace Worldwire.Tests
 {
-    /// <summary>Messages from the fields that a golden vector names: written by hand, so that no field is mistaken.</summary>
+    /// <summary>
+    /// Messages from the fields that a golden vector names: written by hand, so that no field is mistaken.
+    /// </summary>
     internal static class Messages
     {
         internal static Message Of(object json)
@@ -31,7 +33,7 @@ namespace Worldwire.Tests
                     };
                 case "step":
                     var step = new StepMessage { Request = Id(json), Session = Session(json) };
-                    foreach (object control in (List<object>)Json.Get(json, "inputs")) step.Inputs.Add(Control(control));
+                    foreach (object item in (List<object>)Json.Get(json, "inputs")) step.Inputs.Add(Control(item));
                     return step;
                 case "prompt":
                     return new PromptMessage
@@ -163,7 +165,8 @@ namespace Worldwire.Tests
                 Pose = Pose(json), TimeNs = Whole(json, "t_ns"), Ack = Whole(json, "ack"),
                 Dropped = Whole(json, "dropped"), Request = Id(json), Key = Flag(json, "key"),
             };
-            foreach (object latent in (List<object>)Json.Get(json, "memory_latents")) frame.MemoryLatents.Add((long)latent);
+            var latents = (List<object>)Json.Get(json, "memory_latents");
+            foreach (object latent in latents) frame.MemoryLatents.Add((long)latent);
             foreach (var pair in (List<KeyValuePair<string, object>>)Json.Get(json, "timings_ms"))
             {
                 frame.Timings.Add(new StageTime { Stage = pair.Key, Milliseconds = (double)pair.Value });
@@ -211,7 +214,8 @@ namespace Worldwire.Tests
 
         private static long Whole(object json, string name) => (long)(Json.Get(json, name) ?? 0L);
 
-        private static long Whole(object json, string name, int index) => (long)((List<object>)Json.Get(json, name))[index];
+        private static long Whole(object json, string name, int index) =>
+            (long)((List<object>)Json.Get(json, name))[index];
 
         private static double Real(object json, string name) => (double)Json.Get(json, name);
 

@@ -4,12 +4,16 @@ using System.Diagnostics;
 
 namespace Worldwire.Tests
 {
-    /// <summary>A scenario against a real server; a line for each step, an exception where something is not so.</summary>
+    /// <summary>
+    /// A scenario against a real server; a line for each step, an exception where something is not so.
+    /// </summary>
     internal static class PlayProgram
     {
         private const double PatienceSeconds = 60;
 
-        /// <summary>play ADDR FRAMES: open, reset, live frames, receipts, prompt, reset, save, restore, branch, step.</summary>
+        /// <summary>
+        /// play ADDR FRAMES: open, reset, live frames, receipts, prompt, reset, save, restore, branch, step.
+        /// </summary>
         internal static int Play(string address, int frames)
         {
             var live = new LiveWorld(new LiveOptions
@@ -38,8 +42,8 @@ namespace Worldwire.Tests
                 WorldFrame frame = live.Session.TakeNext();
                 if (frame == null) return false;
                 Check(frame.Info.Index > lastIndex, "frames in order");
-                Check(frame.PixelBytes == frame.Info.Height * frame.Info.Width * FrameFormat.BytesPerPixel(frame.Info.Format),
-                    "all pixels");
+                int pixels = frame.Info.Height * frame.Info.Width;
+                Check(frame.PixelBytes == pixels * FrameFormat.BytesPerPixel(frame.Info.Format), "all pixels");
                 lastIndex = frame.Info.Index;
                 ack = frame.Info.Ack;
                 return ++taken >= frames;
@@ -55,7 +59,8 @@ namespace Worldwire.Tests
             Await(live, live.Reset(new WorldStart { Seed = 3 }), refusalIs: null);
             Check(live.Session.Epoch == epoch + 1, "a new epoch");
             WorldFrame frame = null;
-            Until(live, () => (frame = live.Session.TakeNext()) != null && frame.Info.Index > 0, "frames after a reset");
+            Until(
+                live, () => (frame = live.Session.TakeNext()) != null && frame.Info.Index > 0, "frames after a reset");
             Check(frame.Info.Epoch == epoch + 1, "only frames of the new epoch");
             Say("reset", live.Session.Epoch);
         }

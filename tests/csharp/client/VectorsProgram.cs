@@ -74,12 +74,14 @@ namespace Worldwire.Tests
 
         private static string CheckTolerated(string path, object item)
         {
-            string sameAs = Path.Combine(Path.GetDirectoryName(Path.GetDirectoryName(path)), (string)Json.Get(item, "same_as"));
+            string vectors = Path.GetDirectoryName(Path.GetDirectoryName(path));
+            string sameAs = Path.Combine(vectors, (string)Json.Get(item, "same_as"));
             string read = Hex(Encode(Decode(File.ReadAllBytes(path + ".msgpack"))));
             return read == Hex(File.ReadAllBytes(sameAs + ".msgpack")) ? null : "read as " + read;
         }
 
-        private static Message Decode(byte[] data) => new MessageCodec().Decode(data, 0, data.Length, new FrameMessage());
+        private static Message Decode(byte[] data) =>
+            new MessageCodec().Decode(data, 0, data.Length, new FrameMessage());
 
         private static byte[] Encode(Message message)
         {

@@ -5,7 +5,9 @@ using Worldwire.Editor;
 
 namespace Worldwire.Tests
 {
-    /// <summary>editor COMMAND ADDR: what the window does: start a local server, ask it, stop it with the editor.</summary>
+    /// <summary>
+    /// editor COMMAND ADDR: what the window does: start a local server, ask it, stop it with the editor.
+    /// </summary>
     internal static class EditorProgram
     {
         private const double PatienceSeconds = 40;

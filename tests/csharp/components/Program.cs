@@ -1,12 +1,12 @@
 using System;
-using System.Collections.Generic;
-using System.IO;
 using System.Reflection;
 using NUnit.Framework;
 
 namespace Worldwire.Tests
 {
-    /// <summary>The components under stand-ins for Unity. Reflection stands where Unity calls private methods.</summary>
+    /// <summary>
+    /// The components under stand-ins for Unity. Reflection stands where Unity calls private methods.
+    /// </summary>
     internal static class Program
     {
         private static int Main(string[] args)
@@ -59,7 +59,10 @@ namespace Worldwire.Tests
             }
         }
 
-        /// <summary>statics ASSEMBLY...: static fields that can change, which would outlive a Play without domain reload.</summary>
+        /// <summary>
+        /// statics ASSEMBLY...: static fields that can change, which would outlive a Play without domain
+        /// reload.
+        /// </summary>
         private static int ListMutableStatics(string[] args)
         {
             const BindingFlags all = BindingFlags.Static | BindingFlags.Public | BindingFlags.NonPublic

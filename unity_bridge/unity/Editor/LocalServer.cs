@@ -40,7 +40,8 @@ namespace Worldwire.Editor
             }
             catch (Win32Exception error)
             {
-                return "Cannot run \"" + command + "\": " + error.Message + ". Install it with pip, or give its full path.";
+                return "Cannot run \"" + command + "\": " + error.Message
+                    + ". Install it with pip, or give its full path.";
             }
         }
 

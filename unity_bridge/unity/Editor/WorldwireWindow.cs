@@ -3,7 +3,9 @@ using UnityEngine;
 
 namespace Worldwire.Editor
 {
-    /// <summary>Window > Worldwire: start a server on this machine, ask one how it is doing, copy diagnostics.</summary>
+    /// <summary>
+    /// Window > Worldwire: start a server on this machine, ask one how it is doing, copy diagnostics.
+    /// </summary>
     public sealed class WorldwireWindow : EditorWindow
     {
         private const string CommandKey = "Worldwire.Command";

@@ -3,7 +3,9 @@ using UnityEngine;
 
 namespace Worldwire
 {
-    /// <summary>A texture as the wire wants a seed image: rows of RGB from the top, of the size of the world.</summary>
+    /// <summary>
+    /// A texture as the wire wants a seed image: rows of RGB from the top, of the size of the world.
+    /// </summary>
     public static class SeedImages
     {
         private const int Channels = 3;

@@ -207,7 +207,8 @@ namespace Worldwire
         /// <summary>One Console line and one event for each problem, not one per frame.</summary>
         private void Report()
         {
-            WorldwireException problem = World.Problem ?? World.Session?.TakeError();
+            WorldwireException problem =
+                World.Problem ?? World.Session?.TakeError() ?? World.Client.TakeComplaint();
             if (problem == null)
             {
                 if (World.State == WorldState.Playing && _reported != null && _reported.Code != ErrorCode.BadInput)

@@ -47,8 +47,9 @@ namespace Worldwire
             {
                 float width = Math.Min(PanelWidth, Screen.width - 2 * Margin);
                 float left = (Screen.width - width) / 2, top = (Screen.height - PanelHeight) / 2;
+                float textWidth = width - 2 * Margin, textHeight = PanelHeight - LineHeight;
                 GUI.Box(new Rect(left, top, width, PanelHeight), "Worldwire");
-                GUI.Label(new Rect(left + Margin, top + LineHeight, width - 2 * Margin, PanelHeight - LineHeight), _problem);
+                GUI.Label(new Rect(left + Margin, top + LineHeight, textWidth, textHeight), _problem);
             }
             else if (figures)
             {

@@ -14,10 +14,11 @@ namespace Worldwire
         /// </summary>
         /// <param name="frame">Rotation of the frame's camera, camera to world, wire axes.</param>
         /// <param name="view">Rotation of the viewer, alike.</param>
-        /// <param name="frameTanX">Tangent of half the frame's horizontal field of view; Y, and the view's, alike.</param>
+        /// <param name="frameTanX">Tangent of half the frame's horizontal field of view; the others alike.</param>
         /// <param name="into">Nine numbers.</param>
         public static void Homography(
-            Quat frame, Quat view, double frameTanX, double frameTanY, double viewTanX, double viewTanY, double[] into)
+            Quat frame, Quat view, double frameTanX, double frameTanY, double viewTanX, double viewTanY,
+            double[] into)
         {
             Relative(frame, view, into);
             for (int row = 0; row < 3; row++)

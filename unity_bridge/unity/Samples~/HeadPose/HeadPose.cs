@@ -23,8 +23,10 @@ namespace Worldwire.Samples
             InputDevice head = InputDevices.GetDeviceAtXRNode(XRNode.CenterEye);
             Vector3 position;
             Quaternion rotation;
-            if (head.TryGetFeatureValue(CommonUsages.centerEyePosition, out position)) transform.localPosition = position;
-            if (head.TryGetFeatureValue(CommonUsages.centerEyeRotation, out rotation)) transform.localRotation = rotation;
+            bool moved = head.TryGetFeatureValue(CommonUsages.centerEyePosition, out position);
+            bool turned = head.TryGetFeatureValue(CommonUsages.centerEyeRotation, out rotation);
+            if (moved) transform.localPosition = position;
+            if (turned) transform.localRotation = rotation;
         }
     }
 }

@@ -11,7 +11,8 @@ namespace Worldwire.Tests
             return writer.ToArray();
         }
 
-        private static Message Decode(byte[] data) => new MessageCodec().Decode(data, 0, data.Length, new FrameMessage());
+        private static Message Decode(byte[] data) =>
+            new MessageCodec().Decode(data, 0, data.Length, new FrameMessage());
 
         private static byte[] Hex(string text)
         {
@@ -45,7 +46,8 @@ namespace Worldwire.Tests
         [Test]
         public void AnythingElseIsRefusedWithATypedError()
         {
-            foreach (string hex in new[] { "", "c0", "80", "81a474797065a474656c65", "dfffffffff", "83a474797065a6637265646974" })
+            string[] none = { "", "c0", "80", "81a474797065a474656c65", "dfffffffff", "83a474797065a6637265646974" };
+            foreach (string hex in none)
             {
                 byte[] data = Hex(hex);
                 WorldwireException error = Assert.Throws<WorldwireException>(() => Decode(data));

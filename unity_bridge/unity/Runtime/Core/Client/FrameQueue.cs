@@ -158,7 +158,9 @@ namespace Worldwire
             _free.Enqueue(frame);
         }
 
-        /// <summary>Compressed pictures differ in length: a larger buffer serves too. Raw ones match exactly.</summary>
+        /// <summary>
+        /// Compressed pictures differ in length: a larger buffer serves too. Raw ones match exactly.
+        /// </summary>
         private static bool Fits(WorldFrame frame, FrameMessage info, long length) =>
             FrameFormat.BytesPerPixel(info.Format) == 0 && frame.Pixels.Length >= length;
     }

@@ -227,7 +227,8 @@ namespace Worldwire
             {
                 FrameQueue queue;
                 if (done != null && _queues.TryGetValue(done.Session, out queue)) queue.Advance(done.Epoch);
-                if (_arrivals.Count < MaxArrivals) _arrivals.Enqueue(new Arrival { Message = message, Payload = _payload });
+                var arrival = new Arrival { Message = message, Payload = _payload };
+                if (_arrivals.Count < MaxArrivals) _arrivals.Enqueue(arrival);
                 Monitor.PulseAll(_gate);
             }
         }

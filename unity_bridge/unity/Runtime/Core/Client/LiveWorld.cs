@@ -86,7 +86,9 @@ namespace Worldwire
         /// <summary>What is wrong; null while all is well.</summary>
         public WorldwireException Problem => Client.Problem ?? _problem;
 
-        /// <summary>How often a session began to play; a change means a new first frame or a resumed one.</summary>
+        /// <summary>
+        /// How often a session began to play; a change means a new first frame or a resumed one.
+        /// </summary>
         public int Starts { get; private set; }
 
         /// <summary>Begins; what is wrong then stands in Problem.</summary>
@@ -116,7 +118,9 @@ namespace Worldwire
             Proceed();
         }
 
-        /// <summary>The frame to show now, null if that is still the last one. Valid until the next is taken.</summary>
+        /// <summary>
+        /// The frame to show now, null if that is still the last one. Valid until the next is taken.
+        /// </summary>
         public WorldFrame TakeFrame()
         {
             if (Session == null) return null;

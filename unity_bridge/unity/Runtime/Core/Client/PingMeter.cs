@@ -1,6 +1,8 @@
 namespace Worldwire
 {
-    /// <summary>The last pings: the quickest gives the round trip and how far the server's clock is ahead.</summary>
+    /// <summary>
+    /// The last pings: the quickest gives the round trip and how far the server's clock is ahead.
+    /// </summary>
     internal sealed class PingMeter
     {
         private const int Kept = 16;
@@ -28,7 +30,9 @@ namespace Worldwire
             }
         }
 
-        /// <summary>Milliseconds from a time of the server's clock to one of ours; NaN before the first ping.</summary>
+        /// <summary>
+        /// Milliseconds from a time of the server's clock to one of ours; NaN before the first ping.
+        /// </summary>
         internal double TransportMs(long serverNs, long receivedNs)
         {
             lock (_durations)

@@ -9,7 +9,9 @@ namespace Worldwire
         private readonly long[] _times = new long[Kept];
         private long _newestAck;
 
-        /// <summary>From sending the newest input that a frame shows to taking that frame; NaN before the first.</summary>
+        /// <summary>
+        /// From sending the newest input that a frame shows to taking that frame; NaN before the first.
+        /// </summary>
         internal double InputMs { get; private set; } = double.NaN;
 
         internal void Sent(long seq, long now)

@@ -12,7 +12,9 @@ namespace Worldwire
         /// <summary>The server's public key (Z85); empty: no encryption.</summary>
         public string ServerKey = "";
 
-        /// <summary>The client's own key pair (Z85), for servers that list their clients; empty: a fresh one.</summary>
+        /// <summary>
+        /// The client's own key pair (Z85), for servers that list their clients; empty: a fresh one.
+        /// </summary>
         public string ClientPublicKey = "";
 
         public string ClientSecretKey = "";
@@ -78,7 +80,9 @@ namespace Worldwire
         /// <summary>How often a welcome came: it tells a new connection from an old one.</summary>
         public int Connections { get; private set; }
 
-        /// <summary>The newest complaint of the server that belongs to no request and no session.</summary>
+        /// <summary>
+        /// The newest complaint of the server that belongs to no request and no session; or null.
+        /// </summary>
         public WorldwireException Complaint { get; private set; }
 
         /// <summary>Seconds to the next attempt; 0 while none is due.</summary>
@@ -115,7 +119,9 @@ namespace Worldwire
             if (_link != null) Continue();
         }
 
-        /// <summary>Waits until something is there to look at, or so long; for programs without a loop of their own.</summary>
+        /// <summary>
+        /// Waits until something is there to look at, or so long; for programs without a loop of their own.
+        /// </summary>
         public void Wait(int milliseconds)
         {
             lock (Gate)
@@ -129,7 +135,8 @@ namespace Worldwire
         /// <summary>Opens a session; formats in the order of preference.</summary>
         public WorldRequest OpenSession(string plan, int jpegQuality, params string[] formats)
         {
-            var message = new OpenMessage { Plan = string.IsNullOrEmpty(plan) ? null : plan, JpegQuality = jpegQuality };
+            string named = string.IsNullOrEmpty(plan) ? null : plan;
+            var message = new OpenMessage { Plan = named, JpegQuality = jpegQuality };
             message.Formats.Clear();
             message.Formats.AddRange(formats);
             return Request(message);
@@ -148,6 +155,14 @@ namespace Worldwire
             _token = null;
             Problem = null;
             State = WorldState.Closed;
+        }
+
+        /// <summary>Takes and forgets the newest complaint.</summary>
+        public WorldwireException TakeComplaint()
+        {
+            WorldwireException complaint = Complaint;
+            Complaint = null;
+            return complaint;
         }
 
         // ------------------------------------------------------------------ for sessions
@@ -237,7 +252,9 @@ namespace Worldwire
         {
             if (!Protocol.CanTalkTo(welcome.Major))
             {
-                Lose(MessageCodec.VersionMismatch("this client", welcome.Major, welcome.Minor), WorldState.WrongVersion);
+                Lose(
+                    MessageCodec.VersionMismatch("this client", welcome.Major, welcome.Minor),
+                    WorldState.WrongVersion);
                 return;
             }
             Welcome = welcome;
@@ -292,8 +309,9 @@ namespace Worldwire
             var error = arrival.Message as ErrorMessage;
             var bye = arrival.Message as ByeMessage;
             var requested = arrival.Message as IRequested;
+            bool ofHello = requested != null && requested.Request != 0 && requested.Request == _helloId;
             if (bye != null) OnBye(bye);
-            else if (requested != null && requested.Request != 0 && requested.Request == _helloId) OnHelloAnswer(arrival);
+            else if (ofHello) OnHelloAnswer(arrival);
             else if (error != null) OnError(error);
             else if (requested != null) OnAnswer(requested.Request, arrival);
         }

@@ -31,7 +31,9 @@ namespace Worldwire
     /// </summary>
     public sealed class WorldSession
     {
-        /// <summary>Frames beside one step that may be on their way: the next step begins while they are shown.</summary>
+        /// <summary>
+        /// Frames beside one step that may be on their way: the next step begins while they are shown.
+        /// </summary>
         public const int LeadFrames = 4;
 
         /// <summary>Who did not look for so long gets the newest frame, not the backlog.</summary>
@@ -173,13 +175,19 @@ namespace Worldwire
             return Seq;
         }
 
-        /// <summary>The newest frame, skipping older ones; null if none came. Valid until the next one is taken.</summary>
+        /// <summary>
+        /// The newest frame, skipping older ones; null if none came. Valid until the next one is taken.
+        /// </summary>
         public WorldFrame TakeNewest() => Take(int.MaxValue);
 
-        /// <summary>The next frame in order; after a stall the newest. Valid until the next one is taken.</summary>
+        /// <summary>
+        /// The next frame in order; after a stall the newest. Valid until the next one is taken.
+        /// </summary>
         public WorldFrame TakeNext() => Take(1);
 
-        /// <summary>Of the next `count` frames the last, null for none of them; after a stall the newest.</summary>
+        /// <summary>
+        /// Of the next `count` frames the last, null for none of them; after a stall the newest.
+        /// </summary>
         internal WorldFrame Take(int count)
         {
             long now = Clock.NowNs;

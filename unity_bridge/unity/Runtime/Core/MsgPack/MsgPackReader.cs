@@ -182,7 +182,9 @@ namespace Worldwire
             }
         }
 
-        /// <summary>Steps over a value's head and body, not over what it contains; returns how many that is.</summary>
+        /// <summary>
+        /// Steps over a value's head and body, not over what it contains; returns how many that is.
+        /// </summary>
         private long SkipHead()
         {
             int start = _position;

@@ -15,7 +15,9 @@ namespace Worldwire
         /// </summary>
         bool Post(byte[] header, int count, byte[] payload);
 
-        /// <summary>Sends what was posted, ends the threads and frees the socket, within about this time.</summary>
+        /// <summary>
+        /// Sends what was posted, ends the threads and frees the socket, within about this time.
+        /// </summary>
         void Close(int milliseconds);
     }
 
@@ -28,7 +30,9 @@ namespace Worldwire
         /// <summary>Part 0 of a message; the bytes are valid during the call.</summary>
         void Header(byte[] data, int count);
 
-        /// <summary>Where the payload of the message under way goes: a buffer that holds it, or null to drop it.</summary>
+        /// <summary>
+        /// Where the payload of the message under way goes: a buffer that holds it, or null to drop it.
+        /// </summary>
         byte[] PayloadBuffer(long length);
 
         /// <summary>The message under way is complete. Its payload has this length, -1 if it has none.</summary>

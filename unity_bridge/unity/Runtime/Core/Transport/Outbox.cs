@@ -81,7 +81,9 @@ namespace Worldwire
             }
         }
 
-        /// <summary>What waits, after at most this time; valid until the next call. Null: ended and empty.</summary>
+        /// <summary>
+        /// What waits, after at most this time; valid until the next call. Null: ended and empty.
+        /// </summary>
         internal Batch Take(int milliseconds)
         {
             lock (_lock)

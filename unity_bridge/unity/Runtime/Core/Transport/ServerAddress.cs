@@ -21,7 +21,9 @@ namespace Worldwire
 
         public override string ToString() => Scheme + Short;
 
-        /// <summary>Takes tcp://HOST:PORT and HOST:PORT; WorldwireException (bad_config) for anything else.</summary>
+        /// <summary>
+        /// Takes tcp://HOST:PORT and HOST:PORT; WorldwireException (bad_config) for anything else.
+        /// </summary>
         public static ServerAddress Parse(string text)
         {
             string rest = (text ?? "").Trim();

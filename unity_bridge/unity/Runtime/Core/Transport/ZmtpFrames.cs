@@ -81,7 +81,9 @@ namespace Worldwire
             return start < count ? Encoding.ASCII.GetString(body, start, count - start) : "";
         }
 
-        /// <summary>Turns PING (time to live, context) into PONG (context), in place; returns the new length.</summary>
+        /// <summary>
+        /// Turns PING (time to live, context) into PONG (context), in place; returns the new length.
+        /// </summary>
         internal static int PongOf(byte[] ping, int count)
         {
             const int timeToLiveBytes = 2;

@@ -25,6 +25,7 @@ namespace Worldwire
         private SocketReader _reader;
         private Thread _sender;
         private Thread _receiver;
+        private volatile bool _open;
         private volatile bool _closing;
         private bool _disconnected;
         private bool _over;
@@ -47,10 +48,15 @@ namespace Worldwire
         {
             _closing = true;
             _outbox.End();
-            if (_sender != null && Thread.CurrentThread != _sender && !_sender.Join(milliseconds / 2)) Disconnect();
+            if (_open) Join(_sender, milliseconds / 2);
             Disconnect();
-            if (_sender != null && Thread.CurrentThread != _sender) _sender.Join(milliseconds / 4);
-            if (_receiver != null && Thread.CurrentThread != _receiver) _receiver.Join(milliseconds / 4);
+            Join(_sender, milliseconds / 4);
+            Join(_receiver, milliseconds / 4);
+        }
+
+        private static void Join(Thread thread, int milliseconds)
+        {
+            if (thread != null && thread != Thread.CurrentThread) thread.Join(milliseconds);
         }
 
         // ------------------------------------------------------------------ the sending thread
@@ -61,6 +67,7 @@ namespace Worldwire
             {
                 Connect();
                 ShakeHands();
+                _open = true;
                 _sink.Opened();
                 _receiver = new Thread(RunReceiver) { Name = "worldwire-receive", IsBackground = true };
                 _receiver.Start();
@@ -108,25 +115,24 @@ namespace Worldwire
                 NoDelay = true,
                 ReceiveBufferSize = SocketBufferBytes,
             };
+            lock (_lock)
+            {
+                if (_closing) throw TransportProblems.WentAway(_address);
+                _socket = socket;
+            }
             try
             {
                 IAsyncResult attempt = socket.BeginConnect(endpoint, null, null);
-                bool intime = attempt.AsyncWaitHandle.WaitOne(TransportTimes.ConnectMilliseconds);
-                if (!intime) throw new SocketException((int)SocketError.TimedOut);
+                bool inTime = attempt.AsyncWaitHandle.WaitOne(TransportTimes.ConnectMilliseconds);
+                if (!inTime) throw new SocketException((int)SocketError.TimedOut);
                 socket.EndConnect(attempt);
+                return true;
             }
-            catch (SocketException)
+            catch (Exception error) when (error is SocketException || error is ObjectDisposedException)
             {
                 socket.Close();
                 return false;
             }
-            lock (_lock)
-            {
-                _socket = socket;
-                if (!_closing) return true;
-            }
-            socket.Close();
-            throw TransportProblems.WentAway(_address);
         }
 
         private void ShakeHands()
@@ -257,7 +263,10 @@ namespace Worldwire
 
         private void ReceiveCommand(long length)
         {
-            if (length > MaxCommandBytes) throw TransportProblems.Broken(_address, "a command of " + length + " bytes");
+            if (length > MaxCommandBytes)
+            {
+                throw TransportProblems.Broken(_address, "a command of " + length + " bytes");
+            }
             int count = (int)length;
             _reader.Read(_command, 0, count);
             if (ZmtpFrames.IsPing(_command, count)) _outbox.PostCommand(_command, ZmtpFrames.PongOf(_command, count));
@@ -334,9 +343,9 @@ namespace Worldwire
             {
                 _socket.Shutdown(SocketShutdown.Both);
             }
-            catch (SocketException)
+            catch (Exception error) when (error is SocketException || error is ObjectDisposedException)
             {
-                // The other side was faster.
+                // Never connected, or the other side was faster.
             }
             _socket.Close();
         }

@@ -3,7 +3,9 @@ using System.IO;
 
 namespace Worldwire
 {
-    /// <summary>Keys as people give them: 40 characters of Z85, or a file that `worldwire serve --new-key` wrote.</summary>
+    /// <summary>
+    /// Keys as people give them: 40 characters of Z85, or a file that `worldwire serve --new-key` wrote.
+    /// </summary>
     public static class CurveKeys
     {
         public const int Characters = 40;
@@ -21,7 +23,10 @@ namespace Worldwire
         {
             string text = (keyOrFile ?? "").Trim();
             if (text.Length == 0 || text.Length == Characters && !File.Exists(text)) return text;
-            if (!File.Exists(text)) throw TransportProblems.KeyMalformed(text.Length + " characters, and no such file");
+            if (!File.Exists(text))
+            {
+                throw TransportProblems.KeyMalformed(text.Length + " characters, and no such file");
+            }
             foreach (string line in File.ReadAllLines(text))
             {
                 if (line.Trim().StartsWith(field)) return Quoted(line);

@@ -108,7 +108,8 @@ namespace Worldwire
             _sink.Abandon();
             bool unclear = problem.Code == ErrorCode.WrongKey && !_closing;
             CloseSockets();
-            _sink.Closed(unclear && MechanismProbe.SaysNull(_address) ? TransportProblems.KeyNotWanted(_address) : problem);
+            if (unclear && MechanismProbe.SaysNull(_address)) problem = TransportProblems.KeyNotWanted(_address);
+            _sink.Closed(problem);
         }
 
         private void OpenSockets()
@@ -281,7 +282,8 @@ namespace Worldwire
                 case LibZmq.EventClosed:
                 case LibZmq.EventDisconnected:
                     if (_open) return TransportProblems.WentAway(_address);
-                    return _connected ? TransportProblems.KeyWrong(_address) : TransportProblems.NothingListens(_address);
+                    if (_connected) return TransportProblems.KeyWrong(_address);
+                    return TransportProblems.NothingListens(_address);
                 default:
                     return null;
             }

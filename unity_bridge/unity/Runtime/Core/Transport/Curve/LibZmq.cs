@@ -101,7 +101,8 @@ namespace Worldwire
             Check(zmq_setsockopt(socket, option, bytes, (UIntPtr)bytes.Length), "zmq_setsockopt " + option);
         }
 
-        internal static void Bind(IntPtr socket, string address) => Check(zmq_bind(socket, Text(address)), "zmq_bind");
+        internal static void Bind(IntPtr socket, string address) =>
+            Check(zmq_bind(socket, Text(address)), "zmq_bind");
 
         internal static void Connect(IntPtr socket, string address) =>
             Check(zmq_connect(socket, Text(address)), "zmq_connect to " + address);

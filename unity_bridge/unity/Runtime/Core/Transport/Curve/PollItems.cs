@@ -4,7 +4,9 @@ using System.Runtime.InteropServices;
 
 namespace Worldwire
 {
-    /// <summary>An array of zmq_pollitem_t that waits for something to read; its layout depends on the platform.</summary>
+    /// <summary>
+    /// An array of zmq_pollitem_t that waits for something to read; its layout depends on the platform.
+    /// </summary>
     internal sealed class PollItems : IDisposable
     {
         private const short PollIn = 1;
