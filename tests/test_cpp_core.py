@@ -70,6 +70,10 @@ def test_what_must_be_tolerated_reads_as_its_vector(sanitized_probe):
     }
 
 
+def test_queue_clock_addresses_and_encoder(sanitized_probe):
+    run(sanitized_probe, "units")
+
+
 def mutated(data: bytearray, chance: random.Random) -> bytes:
     """A message with a few bytes changed, cut out, put in, or its end missing."""
     for _ in range(chance.choice([1, 1, 1, 2, 4])):

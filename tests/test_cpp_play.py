@@ -153,6 +153,12 @@ def test_a_refused_seed_image_leaves_the_session_as_it_was(probe):
     assert answers[3]["frames"] > 0
 
 
+def test_a_threaded_client_gets_every_frame(probe):
+    with serving(FakeWorld()) as server:
+        report = json.loads(run(probe, "threaded", server.endpoint, "60").stdout)
+    assert (report["frames"], report["gaps"]) == (60, 0)
+
+
 @pytest.mark.parametrize("form", ["rgb", "rgba", "bgra"])
 def test_bench_counts_frames_and_no_allocation(probe, tmp_path, form):
     with world_server(tmp_path, *PATTERN, "--rate", "0") as server:

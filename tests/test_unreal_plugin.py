@@ -1,7 +1,7 @@
 """The Unreal plugin as far as it can be tested without an engine.
 
-Its core is the C++ client, its sources compile against stand-ins (tests/unreal_standins), its files are laid out as
-the engine wants them.
+Its core is the C++ client, its sources compile against stand-ins (tests/unreal_standins), its files are laid
+out as the engine wants them.
 """
 
 import importlib.util

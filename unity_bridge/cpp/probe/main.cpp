@@ -5,6 +5,8 @@
 //   worldwire_probe fuzz-stream FILE                    the same records, and broken ZMTP, through a whole client
 //   worldwire_probe bench ADDR SECONDS FORMAT [WINDOW]  frames a second, latency, allocations
 //   worldwire_probe play ADDR [server-key=KEY] VERB...  see play.cpp
+//   worldwire_probe threaded ADDR FRAMES                the same by a threaded client
+//   worldwire_probe units                               checks the parts that need no server
 //   worldwire_probe axes                                converts poses from stdin, see axes.cpp
 #include <cstdio>
 #include <cstring>
@@ -22,6 +24,7 @@ struct Verb {
 constexpr Verb kVerbs[] = {
     {"vectors", run_vectors, 1}, {"fuzz", run_fuzz, 1}, {"fuzz-stream", run_fuzz_stream, 1},
     {"bench", run_bench, 3},     {"play", run_play, 2}, {"axes", run_axes, 0},
+    {"units", run_units, 0},     {"threaded", run_threaded, 2},
 };
 
 }  // namespace
@@ -33,6 +36,6 @@ int main(int argc, char** argv) {
       return verb.run(arguments);
     }
   }
-  std::fputs("usage: worldwire_probe vectors|fuzz|fuzz-stream|bench|play|axes ..., see probe/main.cpp\n", stderr);
+  std::fputs("usage: worldwire_probe vectors|fuzz|fuzz-stream|bench|play|threaded|units|axes ..., see probe/main.cpp\n", stderr);
   return 2;
 }

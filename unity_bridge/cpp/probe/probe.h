@@ -15,6 +15,8 @@ int run_fuzz_stream(const Arguments& arguments);
 int run_bench(const Arguments& arguments);
 int run_play(const Arguments& arguments);
 int run_axes(const Arguments& arguments);
+int run_units(const Arguments& arguments);
+int run_threaded(const Arguments& arguments);
 
 // The whole file; empty if it cannot be read.
 worldwire::Buffer read_file(const std::string& path);

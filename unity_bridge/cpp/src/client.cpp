@@ -266,10 +266,12 @@ Answer Client::await(std::int64_t request, int timeout_ms) {
   none.request = request;
   none.result = request == 0 ? Result::not_ready : Result::timed_out;
   while (request != 0 && now_ns() < deadline) {
+    if (state_ == State::idle || state_ == State::failed) none.result = Result::closed;
     poll(kLongestWaitMs);
     for (const Answer& given : answers_) {
       if (given.request == request) return given;
     }
+    if (none.result == Result::closed) break;  // nobody will answer any more
   }
   return none;
 }

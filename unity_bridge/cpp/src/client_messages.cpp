@@ -32,11 +32,11 @@ std::string version_text(const std::array<std::int64_t, 2>& version) {
 std::uint8_t* Client::payload_target(Bytes head, std::size_t size) {
   std::string_view type;
   frame_session_ = nullptr;
-  if (!is_open() || !type_of(head, &type)) return nullptr;
+  if (!is_open() || size > options_.most_payload_bytes || !type_of(head, &type)) return nullptr;
   if (type == Saved::kType) {
     Saved saved;
     Session* session = decode(head, saved) == Result::ok ? find(saved.session) : nullptr;
-    if (session == nullptr || size > static_cast<std::size_t>(server_.limits.message_bytes)) return nullptr;
+    if (session == nullptr) return nullptr;
     session->saved_.resize(size);
     return session->saved_.data();
   }

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kLeadFrames = 4;  // beside one step: the next one begins while they are shown
 constexpr std::size_t kSpareSlots = 3;
+constexpr std::size_t kMostOverheadBytes = 64 * 1024;  // of a compressed picture over one that is not
 constexpr std::int64_t kStallNs = kNsPerSecond;
 constexpr std::int64_t kCreditPauseNs = kNsPerMs;  // stays far below the server's limit of messages a second
 constexpr std::int64_t kRateNs = kNsPerSecond;
@@ -295,8 +296,10 @@ std::int64_t Session::send_input(const PlayerInput& input) {
 // Where the pixels of a frame go; nullptr for one that nobody wants any more.
 std::uint8_t* Session::target(const FrameMessage& message, std::size_t bytes) {
   const PixelFormat format = pixel_format(message.format);
-  const auto expected = static_cast<std::size_t>(message.width * message.height * bytes_per_pixel(format));
-  if (message.epoch < epoch_ || format == PixelFormat::unknown || (expected != 0 && expected != bytes)) return nullptr;
+  const auto pixels = static_cast<std::size_t>(message.width * message.height);
+  const auto channels = static_cast<std::size_t>(bytes_per_pixel(format));
+  const bool fits = channels != 0 ? bytes == pixels * channels : bytes <= pixels * 4 + kMostOverheadBytes;
+  if (message.epoch < epoch_ || format == PixelFormat::unknown || !fits) return nullptr;
   advance(message.epoch);
   return queue_.begin(bytes);
 }

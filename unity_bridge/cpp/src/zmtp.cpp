@@ -53,7 +53,8 @@ class Zmtp final : public Transport {
     return stage_ == Stage::ready ? Result::ok : Result::would_block;
   }
 
-  void wait(int timeout_ms) override { socket_->wait(queued_bytes() > 0, timeout_ms); }
+  // Looks at nothing that `send` changes: another thread may be in there.
+  void wait(int timeout_ms) override { socket_->wait(blocked_, timeout_ms); }
 
   Result send(Bytes head, Bytes payload) override {
     if (stage_ != Stage::ready) return Result::not_ready;  // libzmq cuts a connection that speaks too early
@@ -125,10 +126,12 @@ class Zmtp final : public Transport {
   }
 
   Result flush() {
+    blocked_ = false;
     while (sent_ < out_.size()) {
       std::size_t moved = 0;
       const Result result = socket_->send(out_.data() + sent_, out_.size() - sent_, &moved);
-      if (result == Result::would_block) return Result::ok;
+      blocked_ = result == Result::would_block;
+      if (blocked_) return Result::ok;
       if (result != Result::ok) return fail(Result::closed, "the connection was closed");
       sent_ += moved;
     }
@@ -304,6 +307,7 @@ class Zmtp final : public Transport {
 
   Buffer out_;
   std::size_t sent_ = 0;
+  bool blocked_ = false;  // the socket took no more
 
   std::uint64_t received_ = 0;
   Buffer read_;

@@ -63,6 +63,8 @@ struct ClientOptions {
   int connect_timeout_ms = 5000;
   int retry_ms = 250;        // the first pause before another try; it doubles up to longest_retry_ms
   int longest_retry_ms = 2000;
+  // Payloads that are larger are thrown away, whatever the server says: no memory is taken for them.
+  std::size_t most_payload_bytes = std::size_t{512} << 20;
   // Brings another stream than TCP of the operating system, such as an engine's.
   std::unique_ptr<Socket> (*make_socket)() = make_tcp_socket;
 };
