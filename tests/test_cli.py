@@ -5,12 +5,14 @@ import socket
 
 import pytest
 from fake_world import FakeWorld
-from server_fixture import serving
+from server_fixture import LOOPBACK, running, serving
 
 from worldwire import cli
 from worldwire.cli import Command, main
 from worldwire.commands import doctor
 from worldwire.errors import MachineError
+from worldwire_runtime.server import Server
+from worldwire_runtime.server.security import write_new_keys
 
 
 class FakeEntry:
@@ -36,6 +38,22 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert importlib.metadata.version("worldwire") in capsys.readouterr().out
+
+
+def test_a_checkout_that_nobody_installed_has_all_verbs(monkeypatch, capsys):
+    def not_installed(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    installed = {entry.name for entry in importlib.metadata.entry_points(group="worldwire.commands")}
+    monkeypatch.setattr(cli, "entry_points", lambda **_: ())
+    monkeypatch.setattr(cli, "version", not_installed)
+    for words in (["--help"], ["--version"], ["serve", "--help"]):
+        with pytest.raises(SystemExit) as exit_info:
+            main(words)
+        assert exit_info.value.code == 0
+    text = capsys.readouterr().out
+    assert "not installed" in text
+    assert all(f" {name} " in text for name in installed)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +119,7 @@ def test_the_doctor_looks_at_everything(capsys):
         "runtime",
         "play",
         "training",
+        "encryption",
         "cpu",
         "gpu",
         "display",
@@ -120,7 +139,19 @@ def test_the_doctor_sees_a_taken_port(monkeypatch):
         monkeypatch.setattr(doctor, "PORT", taken.getsockname()[1])
         finding = doctor.port()
     assert not finding.ok
+    assert "not by a worldwire server" in finding.detail
     assert "--bind" in str(finding)
+
+
+def test_the_doctor_tells_a_server_without_keys_from_one_with_keys(monkeypatch, tmp_path):
+    keys = write_new_keys(tmp_path / "server.key")
+    for server, word in (
+        (Server(FakeWorld, LOOPBACK), "without keys"),
+        (Server(FakeWorld, LOOPBACK, keys=keys), "clients need its key"),
+    ):
+        monkeypatch.setattr(doctor, "PORT", int(server.endpoint.rsplit(":", 1)[1]))
+        with running(server):
+            assert word in doctor.port().detail
 
 
 def test_the_doctor_fails_only_without_what_everything_needs(monkeypatch):

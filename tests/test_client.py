@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from worldwire.errors import (
     VersionError,
 )
 from worldwire.inputs import Inputs
-from worldwire_runtime.server import Server
+from worldwire_runtime.server import Loading, Server
 
 FORWARD = Inputs(frozenset({"forward"}), yaw_deg=2.0)
 HERE = Path(__file__).parent
@@ -251,6 +252,64 @@ def test_a_loading_server_is_waited_for_and_named():
     finally:
         server.stop()
         thread.join(10)
+
+
+def test_while_a_server_loads_its_progress_is_told():
+    told, go_on = [], threading.Event()
+    loading = Loading()
+
+    def load() -> FakeWorld:
+        loading.tell(0.25, "reading weights")
+        go_on.wait(0.8)
+        return FakeWorld()
+
+    def on_wait(report):
+        told.append(report)
+        if report is not None and report.stage:
+            go_on.set()
+
+    server = Server(load, LOOPBACK, loading=loading)
+    with pytest.raises(BusyError, match=r"25%.*reading weights"), loading_server(server):
+        worldwire.connect(server.endpoint, timeout_s=0.6)
+    server = Server(load, LOOPBACK, loading=loading)
+    with loading_server(server):
+        worldwire.connect(server.endpoint, timeout_s=5, on_wait=on_wait).close()
+    assert (told[-1].state, told[-1].progress, told[-1].stage) == ("loading", 0.25, "reading weights")
+
+
+@contextmanager
+def loading_server(server):
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.stop()
+        thread.join(10)
+
+
+def test_waiting_can_be_given_up():
+    class EnoughError(Exception):
+        pass
+
+    def on_wait(report):
+        raise EnoughError
+
+    started = time.monotonic()
+    with pytest.raises(EnoughError):
+        worldwire.connect("tcp://127.0.0.1:1", timeout_s=20, on_wait=on_wait)
+    assert time.monotonic() - started < 3
+
+
+def test_a_prompt_while_playing(session):
+    with pytest.raises(StateError, match="not started"):
+        session.set_prompt("it snows")
+    session.reset()
+    session.set_prompt("it snows")
+    assert session.step(FORWARD)[0].index == 1
+    session.start()
+    session.set_prompt("and night falls")
+    assert session.live
 
 
 def test_another_version_is_named(monkeypatch):

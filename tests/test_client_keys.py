@@ -100,6 +100,21 @@ def test_an_encrypted_session_is_resumed(encrypted, key_file):
         assert session.step(worldwire.Inputs())[0].index == 1
 
 
+def test_a_network_that_breaks_in_the_handshake_is_no_wrong_key(encrypted, key_file):
+    with (
+        Cable(encrypted.endpoint) as cable,
+        worldwire.connect(cable.endpoint, server_key=key_file) as client,
+    ):
+        session = client.session()
+        session.reset()
+        for pause_s in (0.0, 0.01, 0.05, 0.15, 0.3):
+            cable.pull()
+            time.sleep(pause_s)
+            cable.plug()
+            time.sleep(0.1)
+        assert session.step(worldwire.Inputs())[0].index == 1
+
+
 def test_what_is_no_key_is_refused_before_anything_is_sent(tmp_path, key_file):
     secret = tmp_path / "server.key_secret"
     odd = tmp_path / "odd.key"

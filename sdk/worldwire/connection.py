@@ -16,6 +16,8 @@ from worldwire.keys import ClientKeys
 
 LINGER_MS: Final = 300
 PROBE_TIMEOUT_S: Final = 1.0
+CONFIRMING_FAILURES: Final = 3
+"""Handshakes that must fail before a key is called wrong: a network that breaks in one looks just like it."""
 START_REMEDY: Final = "start one with `worldwire serve`, or check the address"
 
 MECHANISM_NULL: Final = "NULL"
@@ -44,12 +46,19 @@ class Received(NamedTuple):
 class Connection:
     """A DEALER socket with its monitor; for one thread."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: ClientKeys | None):
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        keys: ClientKeys | None,
+        proven: bool = False,
+    ):
         """Begins to connect; libzmq tries again by itself until something answers.
 
-        ConnectionLostError if `address` is none.
+        proven: these keys have fitted this server before. ConnectionLostError if `address` is none.
         """
-        self.address, self._keys = address, keys
+        self.address, self._keys, self._proven = address, keys, proven
+        self._failures = 0
         self.up = False
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, LINGER_MS)
@@ -72,7 +81,9 @@ class Connection:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.up = True
             elif event != zmq.EVENT_DISCONNECTED:
-                check_keys(self.address, self._keys, refused=event == zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+                self._failures += 1
+                sure = self._failures >= CONFIRMING_FAILURES and not self._proven
+                check_keys(self.address, self._keys, event == zmq.EVENT_HANDSHAKE_FAILED_AUTH, sure)
             elif self.up:
                 return False
         return True
@@ -102,8 +113,10 @@ class Connection:
         self.socket.close(linger_ms)
 
 
-def check_keys(address: str, keys: ClientKeys | None, refused: bool) -> None:
+def check_keys(address: str, keys: ClientKeys | None, refused: bool, sure: bool) -> None:
     """WrongKeyError that says what does not fit, after a ZMTP handshake has failed.
+
+    sure: it was no accident of the network, so a key that seems to fit does not.
 
     libzmq tells only that a server refused the key of a client (`refused`). A wrong server key and a missing
     one on either side look alike: the server hangs up. Its greeting, though, says whether it encrypts.
@@ -129,7 +142,7 @@ def check_keys(address: str, keys: ClientKeys | None, refused: bool) -> None:
             got=f"server key {keys.server.decode()}",
             remedy="check the address, start the server with --key, or leave the server key out",
         )
-    if theirs == MECHANISM_CURVE and keys is not None:
+    if theirs == MECHANISM_CURVE and keys is not None and sure:
         raise WrongKeyError(
             f"the server at {address} has another key",
             got=f"server key {keys.server.decode()}",

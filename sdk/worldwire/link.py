@@ -208,7 +208,8 @@ class Link:
 
     def _connect(self) -> None:
         """Begins a new connection; it is greeted once it is up."""
-        self._connection = Connection(self._context, self.address, self._keys)
+        proven = self._welcome is not None
+        self._connection = Connection(self._context, self.address, self._keys, proven)
         self._poller = zmq.Poller()
         for source in (self._connection.socket, self._connection.monitor, self._wake_in):
             self._poller.register(source, zmq.POLLIN)

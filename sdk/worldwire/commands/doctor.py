@@ -57,7 +57,7 @@ def findings() -> Iterator[Finding]:
     """Everything that the doctor looks at, one after another."""
     yield python()
     yield from packages()
-    for look in (processor, compiler, gpu, display, egl, weights, port):
+    for look in (encryption, processor, compiler, gpu, display, egl, weights, port):
         yield look()
 
 
@@ -98,6 +98,19 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def encryption() -> Finding:
+    """Whether connections can be encrypted, which an address that others can reach needs."""
+    import zmq
+
+    there = bool(zmq.has("curve"))
+    return Finding(
+        "encryption",
+        there,
+        f"libzmq {zmq.zmq_version()} {'with' if there else 'without'} CURVE",
+        "pip install --force-reinstall pyzmq; until then reach servers through an SSH tunnel",
+    )
 
 
 def processor() -> Finding:
@@ -185,8 +198,19 @@ def port() -> Finding:
             probe.bind(("127.0.0.1", PORT))
         except OSError as error:
             remedy = "a server may run already; `worldwire serve --bind tcp://127.0.0.1:0` takes another port"
-            return Finding("port", False, f"{PORT}: {error.strerror}", remedy)
+            return Finding("port", False, f"{PORT}: {error.strerror}{_who_listens()}", remedy)
     return Finding("port", True, f"{PORT} is free")
+
+
+def _who_listens() -> str:
+    """What is known of the server at our port: whether a client needs its key."""
+    from worldwire.connection import MECHANISM_CURVE, mechanism
+
+    spoken = mechanism(f"tcp://127.0.0.1:{PORT}")
+    if spoken is None:
+        return ", not by a worldwire server"
+    kind = "that encrypts: clients need its key" if spoken == MECHANISM_CURVE else "without keys"
+    return f", by a server {kind}"
 
 
 def _output(command: list[str]) -> str:
