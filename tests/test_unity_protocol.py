@@ -35,7 +35,7 @@ def test_the_tests_of_the_package_pass_under_stand_ins(built):
 
 
 def test_nothing_static_can_change_so_that_play_works_without_domain_reload(built):
-    assert run("mono", built.components, "statics", built.core, built.unity) == ""
+    assert run("mono", built.components, "statics", built.core, built.unity, built.editor) == ""
 
 
 def test_mutated_messages_are_refused_or_read_and_nothing_grows(built, tmp_path):

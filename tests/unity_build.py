@@ -54,7 +54,7 @@ class Built:
             )
         all_of_it = (*engine, f"-r:{self.unity}")
         self._library("Worldwire.Samples", _sources("Samples~"), *all_of_it)
-        self._library("Worldwire.Editor", _sources("Editor"), *all_of_it)
+        self.editor = self._library("Worldwire.Editor", _sources("Editor"), *all_of_it)
         self.editor_tests = self._library("Worldwire.Editor.Tests", _sources("Tests/Editor"), *all_of_it)
         self.runtime_tests = self._library("Worldwire.Runtime.Tests", _sources("Tests/Runtime"), *all_of_it)
         self.client = self._program(

@@ -17,6 +17,21 @@ namespace Worldwire.Tests
             string problem = LocalServer.Start("no-such-command-here", "tiny", address);
             LifeProgram.Check(problem != null && problem.Contains("no-such-command-here"), "a missing command is named");
             LifeProgram.Check(LocalServer.Start(command, "test-pattern", address) == null, "it starts");
+            try
+            {
+                Ask(address);
+            }
+            finally
+            {
+                EditorApplication.Quit();
+            }
+            Thread.Sleep(300);
+            LifeProgram.Check(!LocalServer.IsRunning, "it ends with the editor");
+            return 0;
+        }
+
+        private static void Ask(string address)
+        {
             LifeProgram.Check(LocalServer.IsRunning, "it runs");
             var probe = new ServerProbe();
             for (long end = Clock.NowNs + Clock.FromSeconds(PatienceSeconds); !probe.Result.Contains("sessions");)
@@ -26,11 +41,7 @@ namespace Worldwire.Tests
                 probe.Update();
                 Thread.Sleep(20);
             }
-            Console.WriteLine(probe.Diagnostics());
-            EditorApplication.Quit();
-            Thread.Sleep(300);
-            LifeProgram.Check(!LocalServer.IsRunning, "it ends with the editor");
-            return 0;
+            Console.WriteLine(probe.Diagnostics(address));
         }
     }
 }

@@ -51,12 +51,12 @@ namespace Worldwire.Editor
         }
 
         /// <summary>What a report of a problem should contain.</summary>
-        internal string Diagnostics()
+        internal string Diagnostics(string address)
         {
             var text = new StringBuilder();
             text.AppendLine("worldwire for Unity, protocol " + Protocol.Major + "." + Protocol.Minor);
             text.AppendLine("Unity " + Application.unityVersion + " on " + Application.platform);
-            text.AppendLine("address " + _address);
+            text.AppendLine("address " + address);
             text.Append(Result);
             return text.ToString();
         }

@@ -80,7 +80,7 @@ namespace Worldwire.Editor
             EditorGUI.BeginDisabledGroup(_probe.IsBusy);
             if (GUILayout.Button("Ping")) _probe.Start(_address, _serverKey);
             EditorGUI.EndDisabledGroup();
-            if (GUILayout.Button("Copy diagnostics")) GUIUtility.systemCopyBuffer = _probe.Diagnostics();
+            if (GUILayout.Button("Copy diagnostics")) GUIUtility.systemCopyBuffer = _probe.Diagnostics(_address);
             EditorGUILayout.EndHorizontal();
             if (_probe.Result.Length > 0) EditorGUILayout.HelpBox(_probe.Result, MessageType.Info);
         }

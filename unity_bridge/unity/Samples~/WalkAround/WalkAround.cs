@@ -3,8 +3,8 @@ using UnityEngine;
 namespace Worldwire.Samples
 {
     /// <summary>
-    /// Put this on an empty object of an empty scene and press Play: W A S D and the mouse walk through the world. R
-    /// resets it with the next seed, P changes the weather.
+    /// Put this on an empty object of an empty scene and press Play: W A S D and the mouse walk through the world.
+    /// NextSeed and NextPrompt are for buttons of yours.
     /// </summary>
     public sealed class WalkAround : MonoBehaviour
     {
@@ -24,14 +24,14 @@ namespace Worldwire.Samples
             _camera.enabled = true;
         }
 
-        /// <summary>For a key or a button of the scene: the same world from another seed.</summary>
+        /// <summary>The same world from another seed.</summary>
         public void NextSeed()
         {
             _camera.Seed++;
             _camera.ResetWorld();
         }
 
-        /// <summary>For a key or a button of the scene: the world goes on under another prompt.</summary>
+        /// <summary>The world goes on under another prompt.</summary>
         public void NextPrompt() => _camera.ChangePrompt(Prompts[_prompt++ % Prompts.Length]);
     }
 }

@@ -6,6 +6,9 @@ namespace Worldwire
     /// </summary>
     public sealed class FramePacer
     {
+        /// <summary>Frames a second beyond which pacing makes no difference.</summary>
+        public const double MaxRate = 1000;
+
         private const double CatchUpSpeed = 1.05;
         private const double WatchSeconds = 1;
 

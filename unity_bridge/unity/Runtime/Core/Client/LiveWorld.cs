@@ -219,7 +219,8 @@ namespace Worldwire
             _phase = Phase.Playing;
             _problem = null;
             _sentAny = false;
-            _pacer.Rate = Client.Welcome.World.FramesPerSecond;
+            double rate = Client.Welcome.World.FramesPerSecond;
+            if (rate > 0) _pacer.Rate = Math.Min(rate, FramePacer.MaxRate);
             _pacer.Restart();
             Starts++;
         }
