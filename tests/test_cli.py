@@ -31,7 +31,7 @@ def test_help_lists_every_verb(capsys):
     assert exit_info.value.code == 0
     text = capsys.readouterr().out
     for entry in importlib.metadata.entry_points(group="worldwire.commands"):
-        assert f" {entry.name} " in text
+        assert entry.name in text.split()
 
 
 def test_version(capsys):
@@ -53,7 +53,7 @@ def test_a_checkout_that_nobody_installed_has_all_verbs(monkeypatch, capsys):
         assert exit_info.value.code == 0
     text = capsys.readouterr().out
     assert "not installed" in text
-    assert all(f" {name} " in text for name in installed)
+    assert installed <= set(text.split())
 
 
 @pytest.mark.parametrize(

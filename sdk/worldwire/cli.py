@@ -1,18 +1,26 @@
-"""The command `worldwire`: finds its verbs among the entry points of the group `worldwire.commands`."""
+"""The command `worldwire`: finds its verbs among the entry points of the group `worldwire.commands`.
+
+A checkout that nobody installed has no entry points; `python -m worldwire` reads them in its pyproject.toml.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from pathlib import Path
+from typing import Any
 
 from worldwire.errors import MissingExtraError, WorldwireError
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+GROUP = "worldwire.commands"
+PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @dataclass(frozen=True)
@@ -50,15 +58,34 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="worldwire", description="Step into a generated world.")
-    parser.add_argument("--version", action="version", version=f"worldwire {version('worldwire')}")
+    parser.add_argument("--version", action="version", version=f"worldwire {_version()}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for entry in sorted(entry_points(group="worldwire.commands"), key=lambda entry: entry.name):
+    for entry in sorted(_entries(), key=lambda entry: entry.name):
         command = _load(entry)
         verb = verbs.add_parser(entry.name, help=command.help, description=command.help)
         verb.set_defaults(takes_anything=False)
         command.configure(verb)
         verb.set_defaults(run=_needs_extra(entry, command.run))
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("worldwire")
+    except PackageNotFoundError:
+        return f"{_project()['version']} (not installed)"
+
+
+def _entries() -> Iterable[EntryPoint]:
+    found = entry_points(group=GROUP)
+    if found or not PROJECT_FILE.is_file():
+        return found
+    named: dict[str, str] = _project()["entry-points"][GROUP]
+    return [EntryPoint(name, value, GROUP) for name, value in named.items()]
+
+
+def _project() -> Any:
+    return tomllib.loads(PROJECT_FILE.read_text())["project"]
 
 
 def _load(entry: EntryPoint) -> Command:
