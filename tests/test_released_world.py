@@ -424,3 +424,23 @@ def test_a_prompt_is_encoded_alike_without_its_padding(world):
     assert torch.allclose(short, padded, atol=2e-2)  # the encoder runs in bfloat16
     assert short[0, :5].abs().sum() > 0
     assert not short[0, 5:].any()
+
+
+@pytest.mark.parametrize("name", ["Wan2.2_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"])
+def test_every_file_is_checked_before_the_first_is_read(tree, name, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("read before every file was checked")
+
+    monkeypatch.setattr("worldwire_runtime.model.stored.read_each", refuse)
+    state = torch.load(tree / name, weights_only=True)
+    gone = next(iter(state))
+    torch.save({key: tensor for key, tensor in state.items() if key != gone}, tree / name)
+    with pytest.raises(CheckpointError, match="missing"):
+        load(tree)
+
+
+def test_a_folder_without_a_tokenizer_is_named(tree):
+    for path in (tree / "google" / "umt5-xxl").iterdir():
+        path.write_text("{}")
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        load(tree)

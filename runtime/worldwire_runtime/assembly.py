@@ -6,11 +6,12 @@ Our own files, released trees, and random weights in the right shapes, for timin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from worldwire.errors import ConfigError
 from worldwire_runtime.config import WorldConfig
@@ -26,6 +27,7 @@ from worldwire_runtime.model.text import (
     TinyTextConfig,
     TinyTextEncoder,
     UMT5Encoder,
+    read_tokenizer,
 )
 from worldwire_runtime.model.vae import VAE, VAEConfig
 from worldwire_runtime.quantize.config import Quantization
@@ -133,29 +135,57 @@ def _random_transformer(config: WorldConfig, place: Place, generator: torch.Gene
     return _parked(dit, config, place)
 
 
-def _released_networks(source: Source, tree: ReleasedTree, place: Place, progress: Progress) -> Networks:
-    config = source.config
-    transformers = _transformer_files(config, tree, source.transformer)
-    vae_stored = vae_tensors(config.vae, tree)
-    text_file = tree.need(f"{TEXT_ENCODER}.pth", tree.text_encoder)
-    text_stored = open_weights(text_file)
-    opened = {name: open_weights(path) for name, path in transformers.items()}
-    meter = _Meter(progress, [*opened.values(), vae_stored, text_stored])
+@dataclass(frozen=True)
+class Fitting:
+    """A network on the meta device and its tensors in files, which were found to belong to each other."""
 
-    networks = {}
-    for name, stored in opened.items():
-        with torch.device("meta"):
-            dit = DiT(config.dit)
-        chosen = select_network(stored, dit.state_dict().keys()).stored
-        where = str(transformers[name])
-        _fill_transformer(dit, chosen, _parking(config, place), where, meter(f"reading {where}"))
-        networks[name] = settled(dit, _parking(config, place))
-    with torch.device("meta"):
-        vae = VAE(config.vae)
-    options: dict[str, Any] = {"dtype": place.dtype, "device": place.device}
-    load_stored(vae, vae_stored, where="the VAE files", progress=meter("reading the VAE"), **options)
-    text = _released_text(config, tree, text_stored, place, meter("reading the text encoder"))
-    return Networks(networks, settled(vae, place), text)
+    network: nn.Module
+    stored: Stored
+    where: str
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fit(self.network, {name: entry.shape for name, entry in self.given.items()}, self.where)
+
+    @property
+    def given(self) -> Stored:
+        """The stored tensors under every name that the network has for them."""
+        named = {alias: name for alias, name in self.aliases.items() if name in self.stored}
+        return self.stored | {alias: self.stored[name] for alias, name in named.items()}
+
+    def fill(self, device: torch.device, dtype: torch.dtype | None, progress: BytesRead) -> None:
+        """Reads the tensors to where the network is to live."""
+        load_stored(
+            self.network,
+            self.stored,
+            dtype=dtype,
+            device=device,
+            where=self.where,
+            aliases=self.aliases,
+            progress=progress,
+        )
+
+
+def _released_networks(source: Source, tree: ReleasedTree, place: Place, progress: Progress) -> Networks:
+    """Everything is checked first, then read: the files are large."""
+    config, parking = source.config, _parking(source.config, place)
+    paths = _transformer_files(config, tree, source.transformer)
+    transformers = {name: _transformer_fitting(config, path) for name, path in paths.items()}
+    vae, (encoder, text) = _vae_fitting(config.vae, tree), _text_fitting(config, tree)
+    tokenizer = read_tokenizer(tree.need(TOKENIZER, tree.tokenizer))
+    meter = _Meter(progress, [fitting.stored for fitting in (*transformers.values(), vae, text)])
+
+    for fitting in transformers.values():
+        _fill_transformer(fitting, parking, meter(f"reading {fitting.where}"))
+    vae.fill(place.device, place.dtype, meter("reading the VAE"))
+    # On a CPU as it is stored: a mapped `.pth` then takes no memory of its own.
+    text_dtype = None if place.text.type == "cpu" else place.dtype
+    text.fill(place.text, text_dtype, meter("reading the text encoder"))
+    return Networks(
+        {name: settled(fitting.network, parking) for name, fitting in transformers.items()},
+        settled(vae.network, place),
+        PromptEncoder(encoder.eval().requires_grad_(False), tokenizer, config.dit.text_len),
+    )
 
 
 def _transformer_files(config: WorldConfig, tree: ReleasedTree, name: str | None) -> dict[str, Path]:
@@ -173,16 +203,29 @@ def _transformer_files(config: WorldConfig, tree: ReleasedTree, name: str | None
     return wanted
 
 
-def _fill_transformer(dit: DiT, stored: Stored, place: Place, where: str, progress: BytesRead) -> None:
+def _transformer_fitting(config: WorldConfig, path: Path) -> Fitting:
+    with torch.device("meta"):
+        dit = DiT(config.dit)
+    stored = select_network(open_weights(path), dit.state_dict().keys()).stored
+    return Fitting(dit, stored, str(path))
+
+
+def _fill_transformer(fitting: Fitting, place: Place, progress: BytesRead) -> None:
     """Weights as `place` wants them; in 8 bits they are quantised one by one as they come in."""
     if place.quantization is None:
-        load_stored(dit, stored, dtype=place.dtype, device=place.device, where=where, progress=progress)
+        fitting.fill(place.device, place.dtype, progress)
         return
     from worldwire_runtime.quantize.files import quantised_state
 
-    check_fit(dit, {name: entry.shape for name, entry in stored.items()}, where)
-    tensors = read_each(stored, device=place.device, progress=progress)
-    load_into(dit, quantised_state(dit, tensors, place.quantization, place.dtype), where=where, assign=True)
+    dit = cast(DiT, fitting.network)
+    tensors = read_each(fitting.stored, device=place.device, progress=progress)
+    load_into(dit, quantised_state(dit, tensors, place.quantization, place.dtype), fitting.where, assign=True)
+
+
+def _vae_fitting(config: VAEConfig, tree: ReleasedTree) -> Fitting:
+    with torch.device("meta"):
+        vae = VAE(config)
+    return Fitting(vae, vae_tensors(config, tree), "the VAE files")
 
 
 def vae_tensors(config: VAEConfig, tree: ReleasedTree) -> Stored:
@@ -198,27 +241,16 @@ def vae_tensors(config: VAEConfig, tree: ReleasedTree) -> Stored:
     return encoder.stored | decoder.stored
 
 
-def _released_text(
-    config: WorldConfig, tree: ReleasedTree, stored: Stored, place: Place, progress: BytesRead
-) -> TextEncoder:
-    """umT5. On a CPU its numbers stay as they are stored: a mapped `.pth` then takes no memory of its own."""
+def _text_fitting(config: WorldConfig, tree: ReleasedTree) -> tuple[UMT5Encoder, Fitting]:
+    """The umT5 encoder, and the network inside it under the names of its library."""
     if isinstance(config.text, TinyTextConfig):
         raise ConfigError("released weights come with umT5", expected="the sizes of umT5", got="a vocabulary")
     with torch.device("meta"):
         encoder = UMT5Encoder(config.text)
-    names = encoder.official_names()
-    chosen = select_network(stored, names).stored
-    load_stored(
-        encoder.model,
-        {names.get(name, name): entry for name, entry in chosen.items()},
-        dtype=None if place.text.type == "cpu" else place.dtype,
-        device=place.text,
-        where=str(tree.text_encoder),
-        aliases=encoder.aliases(),
-        progress=progress,
-    )
-    folder = tree.need(TOKENIZER, tree.tokenizer)
-    return PromptEncoder.from_parts(encoder.eval().requires_grad_(False), folder, config.dit.text_len)
+    path, names = tree.need(f"{TEXT_ENCODER}.pth", tree.text_encoder), encoder.official_names()
+    chosen = select_network(open_weights(path), names).stored
+    renamed = {names.get(name, name): entry for name, entry in chosen.items()}
+    return encoder, Fitting(encoder.model, renamed, str(path), encoder.aliases())
 
 
 def _parking(config: WorldConfig, place: Place) -> Place:

@@ -281,20 +281,7 @@ class PromptEncoder:
         """The released encoder (`.pth` or safetensors) and its tokenizer folder."""
         encoder = UMT5Encoder(UMT5Config()).to(dtype)
         encoder.load_official(_read_weights(weights))
-        return cls.from_parts(encoder, tokenizer)
-
-    @classmethod
-    def from_parts(cls, encoder: UMT5Encoder, tokenizer: str | os.PathLike[str], text_len: int = 512) -> Self:
-        """A filled encoder and its tokenizer folder; CheckpointError for a folder that holds none."""
-        from transformers import AutoTokenizer
-
-        try:
-            words_to_ids = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        except (OSError, ValueError, TypeError, ImportError) as error:
-            raise CheckpointError(
-                f"{tokenizer} cannot be read ({str(error).splitlines()[0]})", expected="a tokenizer's folder"
-            ) from error
-        return cls(encoder, words_to_ids, text_len)
+        return cls(encoder, read_tokenizer(tokenizer))
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings, cut after `text_len` tokens and zero behind each prompt's last token.
@@ -319,6 +306,20 @@ class PromptEncoder:
 
     def unknown_words(self, prompt: str) -> list[str]:  # noqa: ARG002 - pieces of words know every word
         return []
+
+
+def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer in a folder; CheckpointError for a folder that holds none. Uses no network."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, ImportError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be read as a tokenizer ({str(error).splitlines()[0]})",
+            expected="its tokenizer.json and tokenizer_config.json",
+        ) from error
+    return tokenizer
 
 
 def clean_prompt(prompt: str) -> str:
