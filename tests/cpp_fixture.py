@@ -75,7 +75,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sanitized_probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The probe under the address and the undefined-behaviour sanitizer, without dependencies."""
     folder = tmp_path_factory.getbasetemp() / "cpp-sanitized"
-    return build(folder, f"-O1 {STRICT} {SANITIZED}", "-DWORLDWIRE_BUILD_EXAMPLES=OFF")
+    return build(folder, f"-O0 {STRICT} {SANITIZED}", "-DWORLDWIRE_BUILD_EXAMPLES=OFF")
 
 
 @contextmanager
