@@ -6,7 +6,12 @@ import os
 # Before anything imports torch, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
 from hypothesis import settings
+
+# Without a GPU, Triton's kernels are checked in its interpreter; it must know before anybody imports it.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Machines that run these tests are shared: a slow example says nothing about the code.
 settings.register_profile("worldwire", deadline=None)
