@@ -10,6 +10,8 @@ namespace Worldwire
     /// </summary>
     public sealed class FrameQueue
     {
+        private const int SmallestCompressed = 16384;
+
         private readonly object _gate;
         private readonly Queue<WorldFrame> _waiting;
         private readonly Queue<WorldFrame> _free; // first in, first out: all buffers are made with the first frames
@@ -125,7 +127,7 @@ namespace Worldwire
                     Skipped++;
                 }
                 WorldFrame frame = _free.Dequeue();
-                if (frame.Pixels.Length != length && !Fits(frame, info, length)) frame.Pixels = new byte[length];
+                Fit(frame, info, length);
                 return frame;
             }
         }
@@ -159,9 +161,20 @@ namespace Worldwire
         }
 
         /// <summary>
-        /// Compressed pictures differ in length: a larger buffer serves too. Raw ones match exactly.
+        /// A buffer of exactly this length for raw pixels; for compressed ones, which differ in length, one with
+        /// room to spare.
         /// </summary>
-        private static bool Fits(WorldFrame frame, FrameMessage info, long length) =>
-            FrameFormat.BytesPerPixel(info.Format) == 0 && frame.Pixels.Length >= length;
+        private static void Fit(WorldFrame frame, FrameMessage info, long length)
+        {
+            if (FrameFormat.BytesPerPixel(info.Format) > 0)
+            {
+                if (frame.Pixels.Length != length) frame.Pixels = new byte[length];
+                return;
+            }
+            if (frame.Pixels.Length >= length) return;
+            long room = SmallestCompressed;
+            while (room < length) room *= 2;
+            frame.Pixels = new byte[room];
+        }
     }
 }
