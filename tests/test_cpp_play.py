@@ -154,6 +154,16 @@ def test_a_refused_seed_image_leaves_the_session_as_it_was(probe):
     assert answers[3]["frames"] > 0
 
 
+def test_the_example_writes_its_walk(probe, tmp_path):
+    with serving(FakeWorld()) as server:
+        run(probe.with_name("worldwire_walk"), server.endpoint, "10", tmp_path)
+        with worldwire.connect(server.endpoint) as client:
+            info = client.info
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.ppm", "00008.ppm"]
+    picture = (tmp_path / "00008.ppm").read_bytes()
+    assert picture.startswith(f"P6\n{info.width} {info.height}\n255\n".encode())
+
+
 def test_a_threaded_client_gets_every_frame(probe):
     with serving(FakeWorld()) as server:
         report = json.loads(run(probe, "threaded", server.endpoint, "60").stdout)
