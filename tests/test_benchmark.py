@@ -18,6 +18,10 @@ NAMES = {
     "stages_ms",
     "action_to_photon_ms",
     "startup_s",
+    "first_frame_s",
+    "settled_s",
+    "cold",
+    "speed",
     "peak_memory_gib",
     "device",
     "gpus",
@@ -39,9 +43,7 @@ def played():
     world = FakeWorld(step_s=STEP_S)
     with serving(world) as server, worldwire.connect(server.endpoint) as client:
         shown: list[tuple[str, int, int]] = []
-        measured = measure(
-            client, clips=12, samples=10, warm_up_clips=2, progress=lambda *step: shown.append(step)
-        )
+        measured = measure(client, clips=12, samples=10, warm_up=2, progress=lambda *step: shown.append(step))
         return measured, report(measured, client.info, 1.25, 0.5, "fake"), shown
 
 
@@ -78,7 +80,7 @@ def test_the_long_first_clip_of_the_paper_plan_is_no_trouble():
         serving(FakeWorld(step_s=0.01), plan="paper") as server,
         worldwire.connect(server.endpoint) as client,
     ):
-        measured = measure(client, plan="paper", clips=2, samples=1, warm_up_clips=1)
+        measured = measure(client, plan="paper", clips=2, samples=1, warm_up=1)
     assert measured.stages_ms["denoise"] == pytest.approx(10, rel=0.1)
 
 

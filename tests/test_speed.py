@@ -64,6 +64,7 @@ def test_a_world_says_how_it_was_made_fast(tmp_path):
         "graphs": False,
         "attention_8bit": False,
         "choose_on": "device",
+        "settling_clips": 0,
     }
 
 

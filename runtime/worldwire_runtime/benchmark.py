@@ -1,4 +1,4 @@
-"""What a player gets: frames per second, milliseconds by stage and action-to-photon latency, over the wire.
+"""What a player gets: frames per second, milliseconds by stage, latency and start, all over the wire.
 
 `local_server` starts a real server process, `measure` plays in it as a live client does. Nothing is measured
 from inside: a frame counts when the client has it.
@@ -6,12 +6,14 @@ from inside: a frame counts when the client has it.
 
 from __future__ import annotations
 
+import math
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +26,12 @@ from worldwire.client import Client, RemoteSession
 from worldwire.errors import ConnectionLostError, MachineError
 
 STAGES: Final = ("camera", "memory", "denoise", "decode", "encode", "transport")
-TOLD: Final = ("attention", "precision", "vae_pruning", "steps", "weights", "estimated_memory_gib")
+TOLD: Final = ("attention", "precision", "speed", "vae_pruning", "steps", "weights", "estimated_memory_gib")
 """What a record takes from what the server says of its world."""
 PERCENTILES: Final = (50, 95, 99)
-WARM_UP_CLIPS: Final = 8
-"""Until past and memory are full and whatever compiles has compiled."""
+LEAST_WARM_UP_CLIPS: Final = 8
+CACHES: Final = {"WORLDWIRE_CACHE": "", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+"""Where compiled and measured things are kept: variables, and the places under one folder."""
 DEFAULT_CLIPS: Final = 20
 DEFAULT_SAMPLES: Final = 30
 PATIENCE_S: Final = 300.0
@@ -42,17 +45,24 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Measurement:
-    """What one run showed. frames_per_second: pictures received a second; stages_ms: mean of a clip."""
+    """What one run showed. frames_per_second: pictures received a second; stages_ms: mean of a clip.
+
+    first_frame_s: from the wish to play to the first picture. settled_s: from there until clips take the time
+    that they go on taking.
+    """
 
     frames_per_second: float = 0.0
     stages_ms: dict[str, float] = field(default_factory=dict)
     action_to_photon_ms: list[float] = field(default_factory=list)
+    first_frame_s: float = 0.0
+    settled_s: float = 0.0
 
 
 @contextmanager
-def local_server(options: Sequence[str]) -> Iterator[tuple[str, float]]:
+def local_server(options: Sequence[str], caches: Path | None = None) -> Iterator[tuple[str, float]]:
     """A `worldwire serve` process with these options: its address, and the seconds until it was ready.
 
+    caches: a folder for what it compiles and measures (default: the user's).
     Raises MachineError with the last words of a server that did not start.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +71,10 @@ def local_server(options: Sequence[str]) -> Iterator[tuple[str, float]]:
         begun = time.monotonic()
         with words.open("w") as log:
             process = subprocess.Popen(
-                [*command, "--ready-file", str(ready), *options], stdout=log, stderr=log
+                [*command, "--ready-file", str(ready), *options],
+                stdout=log,
+                stderr=log,
+                env=dict(os.environ) | _cache_variables(caches),
             )
         try:
             while not ready.exists():
@@ -78,28 +91,52 @@ def local_server(options: Sequence[str]) -> Iterator[tuple[str, float]]:
                 process.wait()
 
 
+def _cache_variables(folder: Path | None) -> dict[str, str]:
+    return {} if folder is None else {name: str(folder / place) for name, place in CACHES.items()}
+
+
+def warm_up_clips(info: WorldInfo) -> int:
+    """Clips until past and memory are full and whatever is compiled or recorded has been."""
+    plan = info.extra.get("clip_plan")
+    filling = math.ceil((plan["past"] + plan["memory"]) / plan["new"]) if isinstance(plan, Mapping) else 0
+    speed = info.extra.get("speed")
+    settling = int(speed["settling_clips"]) if isinstance(speed, Mapping) else 0
+    return max(LEAST_WARM_UP_CLIPS, filling + 1 + settling)
+
+
 def measure(
     client: Client,
     *,
     plan: str | None = None,
     clips: int = DEFAULT_CLIPS,
     samples: int = DEFAULT_SAMPLES,
-    warm_up_clips: int = WARM_UP_CLIPS,
+    warm_up: int | None = None,
     progress: Progress = lambda *_: None,
     seed: int = 0,
 ) -> Measurement:
-    """Plays live: first for speed, then toggling a key at moments uniform over a clip for the latency."""
+    """Plays live: first for speed, then toggling a key at moments uniform over a clip for the latency.
+
+    warm_up: clips before that (default: `warm_up_clips`).
+    """
+    warm_up = warm_up_clips(client.info) if warm_up is None else warm_up
+    wished = time.perf_counter()
     with client.session(plan=plan) as session:
         session.reset(seed=seed)
+        first_frame_s = time.perf_counter() - wished
         later = client.info.frames_per_step
-        warm_up = [session.frames_per_step] + [later] * (warm_up_clips - 1)  # a first clip may be longer
+        before = [session.frames_per_step] + [later] * (warm_up - 1)  # a first clip may be longer
         session.start()
-        _watch(session, warm_up, lambda done: progress("warm-up", done, warm_up_clips))
+        _watch(session, before, lambda done: progress("warm-up", done, warm_up))
         begun = time.perf_counter()
         frames = _watch(session, [later] * clips, lambda done: progress("speed", done, clips))
         elapsed_s = time.perf_counter() - begun
-        result = Measurement(len(frames) / elapsed_s, stage_means_ms(frames, clips))
-        rng, clip_s = random.Random(seed), elapsed_s / clips
+        result = Measurement(
+            frames_per_second=len(frames) / max(elapsed_s, sys.float_info.min),
+            stages_ms=stage_means_ms(frames, clips),
+            first_frame_s=first_frame_s,
+            settled_s=begun - wished - first_frame_s,
+        )
+        rng, clip_s = random.Random(seed), elapsed_s / max(1, clips)
         for number in range(samples):
             progress("latency", number, samples)
             latency_ms = _toggle(session, rng.uniform(0, clip_s), held=number % 2 == 1)
@@ -143,23 +180,43 @@ def _poll(session: RemoteSession, timeout_s: float, limit: int | None = None) ->
 
 def stage_means_ms(frames: Sequence[Frame], clips: int) -> dict[str, float]:
     """Milliseconds that each stage takes in a clip, on average."""
-    return {stage: sum(frame.timings_ms.get(stage, 0.0) for frame in frames) / clips for stage in STAGES}
+    sums = {stage: sum(frame.timings_ms.get(stage, 0.0) for frame in frames) for stage in STAGES}
+    return {stage: total / max(1, clips) for stage, total in sums.items()}
+
+
+def start_facts(measurement: Measurement, startup_s: float) -> dict[str, float]:
+    """Seconds from the start of the process until the server is ready, shows a picture, and has settled."""
+    first = startup_s + measurement.first_frame_s
+    return {
+        "startup_s": round(startup_s, 2),
+        "first_frame_s": round(first, 2),
+        "settled_s": round(first + measurement.settled_s, 2),
+    }
 
 
 def report(
-    measurement: Measurement, info: WorldInfo, startup_s: float, peak_memory_gib: float, preset: str
+    measurement: Measurement,
+    info: WorldInfo,
+    startup_s: float,
+    peak_memory_gib: float,
+    preset: str,
+    cold: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The JSON of `worldwire bench`. What the server does not tell of itself is null."""
-    latencies = np.percentile(measurement.action_to_photon_ms, PERCENTILES)
+    """The JSON of `worldwire bench`. What was not measured, or the server does not tell of itself, is null.
+
+    cold: `start_facts` of a server that found nothing compiled.
+    """
+    latencies = np.percentile(measurement.action_to_photon_ms or [math.nan], PERCENTILES)
     told = {name: info.extra.get(name) for name in TOLD}
     return {
         "fps": round(measurement.frames_per_second, 3),
         "stages_ms": {stage: round(value, 3) for stage, value in measurement.stages_ms.items()},
         "action_to_photon_ms": {
-            f"p{percent}": round(float(value), 1)
+            f"p{percent}": None if math.isnan(value) else round(float(value), 1)
             for percent, value in zip(PERCENTILES, latencies, strict=True)
         },
-        "startup_s": round(startup_s, 2),
+        **start_facts(measurement, startup_s),
+        "cold": cold,
         "peak_memory_gib": round(peak_memory_gib, 3),
         "device": info.extra.get("device"),
         "gpus": info.extra.get("gpus"),
@@ -186,7 +243,9 @@ def commit() -> str | None:
 def table(result: dict[str, Any]) -> str:
     """The same for people."""
     stages = "  ".join(f"{stage} {value:.1f}" for stage, value in result["stages_ms"].items())
-    photon = "  ".join(f"{name} {value:.0f}" for name, value in result["action_to_photon_ms"].items())
+    photon = "  ".join(
+        f"{name} {value:.0f}" for name, value in result["action_to_photon_ms"].items() if value is not None
+    )
     rows = {
         "preset": f"{result['preset']}, {result['resolution']}, {result['steps']} steps",
         "clip plan, latents": "  ".join(
@@ -196,9 +255,18 @@ def table(result: dict[str, Any]) -> str:
         "frames per second": f"{result['fps']:.2f}",
         "ms per clip": stages,
         "action to photon, ms": photon,
-        "start-up": f"{result['startup_s']:.1f} s",
+        "start": _start_words(result),
         "peak memory": f"{result['peak_memory_gib']:.2f} GiB",
         "commit": result["commit"] or "not in a checkout",
     }
+    if result["cold"] is not None:
+        rows["start, nothing compiled"] = _start_words(result["cold"])
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()) + "\n"
+
+
+def _start_words(facts: Mapping[str, Any]) -> str:
+    return (
+        f"ready {facts['startup_s']:.1f} s  first frame {facts['first_frame_s']:.1f} s  "
+        f"settled {facts['settled_s']:.1f} s"
+    )

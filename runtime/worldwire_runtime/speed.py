@@ -12,9 +12,12 @@ from typing import Any
 import torch
 
 from worldwire.errors import ConfigError
+from worldwire_runtime.graphs import WARM_CALLS
 from worldwire_runtime.machine import refuse_fp8
 
 CHOOSERS = ("device", "cpu")
+SETTLING_CLIPS = WARM_CALLS + 1
+"""Clips of equal shapes after which everything has been compiled and recorded."""
 
 
 @dataclass(frozen=True)
@@ -69,4 +72,5 @@ class Speed:
             "graphs": self.graphs,
             "attention_8bit": self.attention_8bit,
             "choose_on": self.choose_on,
+            "settling_clips": SETTLING_CLIPS if self.compiled or self.graphs else 0,
         }
