@@ -429,9 +429,8 @@ def compile_one(group: str, tiles: Tiles, option: str) -> str:
 
 def compile_all() -> list[str]:
     """Every kernel in every form, by some processes at once; returns failures: they only cost candidates."""
-    jobs = [
-        ("gemm", tiles, option) for tiles in gemm.CANDIDATES for option in ("int8", "fp8", "gelu", "gated")
-    ]
+    jobs = [("gemm", tiles, option) for tiles in gemm.CANDIDATES for option in ("int8", "fp8", "gelu")]
+    jobs += [("gemm", tiles, "gated") for tiles in gemm.GATED_CANDIDATES]
     jobs += [("attention", tiles, option) for tiles in flash.CANDIDATES for option in ("fp8", "16-bit")]
     failures = []
     workers = min(COMPILE_PROCESSES, os.cpu_count() or 1)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -183,3 +187,21 @@ def test_the_benchmark_times_and_checks_what_it_can_run(monkeypatch):
     broken = kernels.Case("gemm", "broken", "", 1.0, lambda: kernels.Ready(lambda: 1 / 0))
     assert "ZeroDivisionError" in kernels.measure(broken, DEVICE).failure
     assert "failed: ZeroDivisionError" in kernels.line_of(kernels.measure(broken, DEVICE))
+
+
+def test_kernels_compile_for_hopper_without_a_gpu(tmp_path):
+    """With warp-group products and the bulk copy engine, within shared memory, without spilling."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parent / "hopper_compile.py"],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for name, kernel in found.items():
+        assert kernel["shared"] <= 227 * 1024, name
+        assert kernel["spilled"] == 0, name
+        assert name == "norm" or (kernel["wgmma"] and kernel["copies"]), name

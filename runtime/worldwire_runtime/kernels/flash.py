@@ -22,7 +22,6 @@ from worldwire_runtime.kernels.tuning import Tiles, gpu_name, tuner
 CANDIDATES = (
     Tiles(128, 128, 0, warps=8, stages=2),
     Tiles(128, 128, 0, warps=8, stages=3),
-    Tiles(128, 64, 0, warps=4, stages=3),
     Tiles(128, 64, 0, warps=8, stages=3),
     Tiles(64, 128, 0, warps=4, stages=3),
     Tiles(64, 64, 0, warps=4, stages=4),
@@ -56,17 +55,21 @@ def flash_kernel(
     RANGE: tl.constexpr,
     OUT: tl.constexpr,
 ):
-    """Program (i, h): queries i * TILE_Q ... of head h of all batches."""
+    """Program (i, h): queries i * TILE_Q ... of head h of all batches.
+
+    All heads lie below each other in one matrix, so the last tile of a head reaches into the next one: its
+    scores are masked, and its queries are not stored.
+    """
     head = tl.program_id(1)
     first = tl.program_id(0) * TILE_Q
     rows = first + tl.arange(0, TILE_Q)
-    query = query_desc.load([head, first, 0]).reshape(TILE_Q, D)
+    query = query_desc.load([head * queries + first, 0])
     row_scale = tl.load(query_scale + head.to(tl.int64) * queries + rows, mask=rows < queries, other=0.0)
     largest = tl.full((TILE_Q,), float("-inf"), tl.float32)
     total = tl.zeros((TILE_Q,), tl.float32)
     mixed = tl.zeros((TILE_Q, D), tl.float32)
     for start in tl.range(0, tokens, TILE_K):
-        key = key_desc.load([head, start, 0]).reshape(TILE_K, D)
+        key = key_desc.load([head * tokens + start, 0])
         block_scale = tl.load(key_scale + head * key_blocks + start // PER_SCALE)
         scores = tl.dot(query, key.T, out_dtype=tl.int32).to(tl.float32) * (row_scale * block_scale)[:, None]
         seen = (start + tl.arange(0, TILE_K)) < tokens
@@ -76,10 +79,10 @@ def flash_kernel(
         fade = tl.exp2(largest - new_largest)
         total = total * fade + tl.sum(weights, axis=1)
         if FP8_VALUES:
-            value = value_desc.load([head, 0, start]).reshape(D, TILE_K)
+            value = value_desc.load([head * D, start])
             part = tl.dot((weights * RANGE).to(tl.float8e4nv), value.T, out_dtype=tl.float32)
         else:
-            value = value_desc.load([head, start, 0]).reshape(TILE_K, D)
+            value = value_desc.load([head * tokens + start, 0])
             part = tl.dot(weights.to(value.dtype), value, out_dtype=tl.float32)
         mixed = mixed * fade[:, None] + part
         largest = new_largest
@@ -166,11 +169,11 @@ def _launch(
 ) -> None:
     batch, heads, queries, width = query.shape
     fp8 = scales[2] is not None
-    value_tile = [1, width, tiles.columns] if fp8 else [1, tiles.columns, width]
+    value_tile = [width, tiles.columns] if fp8 else [tiles.columns, width]
     flash_kernel[(triton.cdiv(queries, tiles.rows), batch * heads)](
-        TensorDescriptor.from_tensor(query.flatten(0, 1), [1, tiles.rows, width]),
-        TensorDescriptor.from_tensor(key.flatten(0, 1), [1, tiles.columns, width]),
-        TensorDescriptor.from_tensor(value.flatten(0, 1), value_tile),
+        TensorDescriptor.from_tensor(query.flatten(0, 2), [tiles.rows, width]),
+        TensorDescriptor.from_tensor(key.flatten(0, 2), [tiles.columns, width]),
+        TensorDescriptor.from_tensor(value.flatten(0, 2), value_tile),
         out,
         *scales,
         queries,

@@ -1,0 +1,132 @@
+"""Compiles the Triton kernels for Hopper (sm_90a), which takes no GPU, and prints what came of it as JSON.
+
+A program of its own: Triton's interpreter, which the tests of the kernels switch on, is for a whole process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from worldwire_runtime.kernels import flash, gemm, prologue
+
+HOPPER = GPUTarget("cuda", 90, 32)
+HEAD = 128
+ALIGNED = ("M", "N", "K", "queries", "tokens", "gate_stride", "out_head", "out_token", "out_batch")
+
+
+def compiled(kernel, types, constants, tiles=None):
+    """One kernel: shared memory, matrix instructions and spilled bytes."""
+    types = dict.fromkeys(constants, "constexpr") | types
+    signature = {name: types.get(name, "i32") for name in kernel.arg_names}
+    places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
+    aligned = [name for name in signature if signature[name].startswith("*") or name in ALIGNED]
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={places[name]: value for name, value in constants.items()},
+        attrs={places[name]: [["tt.divisibility", 16]] for name in aligned if name not in constants},
+    )
+    options = {"num_warps": tiles.warps, "num_stages": tiles.stages} if tiles else {}
+    built = triton.compile(source, target=HOPPER, options=options)
+    ptx = built.asm["ptx"]
+    return {
+        "shared": built.metadata.shared,
+        "wgmma": ptx.count("wgmma.mma_async"),
+        "copies": ptx.count("cp.async.bulk.tensor"),
+        "spilled": spilled(ptx),
+    }
+
+
+def spilled(ptx: str) -> int:
+    """Bytes of spill stores, by the assembler's own report."""
+    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        done = subprocess.run(
+            [assembler, "-v", "-arch=sm_90a", source, "-o", Path(folder) / "kernel"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    (line,) = (line for line in done.stderr.splitlines() if "spill stores" in line)
+    return int(line.split("bytes spill stores")[0].split(",")[-1])
+
+
+def product(tiles, kind, gated):
+    result = "fp32" if gated else "bf16"
+    types = {
+        "x_desc": f"tensordesc<{kind}[{tiles.rows}, {tiles.depth}]>",
+        "w_desc": f"tensordesc<{kind}[{tiles.columns}, {tiles.depth}]>",
+        "y_desc": f"tensordesc<{result}[{tiles.rows}, {tiles.columns}]>",
+        "bias": "*bf16",
+    } | dict.fromkeys(("x_scale", "w_scale"), "*fp32")
+    constants = {
+        "TILE_M": tiles.rows,
+        "TILE_N": tiles.columns,
+        "TILE_K": tiles.depth,
+        "GROUP": gemm.GROUP_ROWS,
+        "INTEGER": kind == "i8",
+        "HAS_BIAS": True,
+        "GELU": not gated,
+        "GATED": gated,
+        "OUT": tl.float32 if gated else tl.bfloat16,
+    }
+    if gated:
+        types |= dict.fromkeys(("residual", "gate"), "*fp32")
+    else:
+        constants |= {"residual": None, "gate": None, "tokens": 1, "gate_stride": 0}
+    return compiled(gemm.gemm_kernel, types, constants, tiles)
+
+
+def attention(tiles):
+    types = {
+        "query_desc": f"tensordesc<i8[{tiles.rows}, {HEAD}]>",
+        "key_desc": f"tensordesc<i8[{tiles.columns}, {HEAD}]>",
+        "value_desc": f"tensordesc<fp8e4nv[{HEAD}, {tiles.columns}]>",
+        "out": "*bf16",
+    } | dict.fromkeys(("query_scale", "key_scale", "value_scale"), "*fp32")
+    constants = {
+        "D": HEAD,
+        "TILE_Q": tiles.rows,
+        "TILE_K": tiles.columns,
+        "PER_SCALE": flash.KEY_BLOCK,
+        "FP8_VALUES": True,
+        "RANGE": flash.PROBABILITY_RANGE,
+        "OUT": tl.bfloat16,
+    }
+    return compiled(flash.flash_kernel, types, constants, tiles)
+
+
+def norm():
+    types = dict.fromkeys(("x", "shift", "scale", "row_scale"), "*fp32") | {"values": "*i8", "eps": "fp32"}
+    constants = {
+        "gain": None,
+        "BLOCK": 4096,
+        "HAS_GAIN": False,
+        "INTEGER": True,
+        "LARGEST": 127.0,
+        "LEAST": 1e-12,
+        "OUT": tl.int8,
+    }
+    return compiled(prologue.prologue_kernel, types, constants)
+
+
+if __name__ == "__main__":
+    found = {
+        "int8": product(gemm.CANDIDATES[0], "i8", False),
+        "fp8": product(gemm.CANDIDATES[0], "fp8e4nv", False),
+        "gated": product(gemm.GATED_CANDIDATES[0], "i8", True),
+        "attention": attention(flash.CANDIDATES[0]),
+        "norm": norm(),
+    }
+    sys.stdout.write(json.dumps(found))
