@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Final
 
 import zmq
@@ -45,6 +44,7 @@ from worldwire.protocol import (
     decode,
     encode,
 )
+from worldwire.release import release
 from worldwire.schema import Message
 from worldwire.switchboard import Answers, Switchboard
 
@@ -56,7 +56,7 @@ ROUND_TRIPS_KEPT: Final = 16
 LOADING_PAUSE_S: Final = 0.2
 """A server that loads its world is greeted again after this pause."""
 WAIT_TURN_S: Final = 0.1
-CLIENT_NAME: Final = f"worldwire-python {version('worldwire')}"
+CLIENT_NAME: Final = f"worldwire-python {release()}"
 
 OnWait = Callable[[StatusReport | None], None]
 

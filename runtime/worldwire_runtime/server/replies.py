@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from worldwire.protocol import (
     Welcome,
     WireWorld,
 )
+from worldwire.release import release
 from worldwire_runtime.server.kept import KeptStates
 from worldwire_runtime.server.sessions import Slot
 
@@ -45,7 +45,7 @@ def welcome(
     return Welcome(
         request=request,
         version=VERSION,
-        server=f"worldwire {version('worldwire')}",
+        server=f"worldwire {release()}",
         world=WireWorld.of(info),
         limits=limits,
         token=token,
