@@ -146,6 +146,7 @@ def measure(args: argparse.Namespace) -> None:
 
 def one(args: argparse.Namespace) -> None:
     """The metrics of one world."""
+    from worldwire_runtime.speed import Speed
     from worldwire_runtime.world import World
     from worldwire_training.evaluation import machine
     from worldwire_training.evaluation.data_engine_stages import DataEngineStudio
@@ -153,7 +154,7 @@ def one(args: argparse.Namespace) -> None:
     from worldwire_training.evaluation.report import Report
     from worldwire_training.evaluation.run import evaluate, header
 
-    world = World.load(args.world, args.device)
+    world = World.load(args.world, args.device, speed=Speed(compiled=False, graphs=False))
     plan = QUICK if args.quick else ABLATION
     facts = {"commit": machine.commit(), "device": machine.device_name(world.device)}
     report = Report(args.json, header(world, HELD_OUT, plan, METRICS, facts))

@@ -17,16 +17,18 @@ constant (the last 30 % decay).
     T="python -m worldwire_training.recipes.tiny"; W=/dev/shm/tiny
     V=runtime/worldwire_runtime/presets/tiny; A="--work $W --out OUT --vae $V"
     B="$A --init-from tiny --minutes 13 --set compile=blocks"
-    # call 1, 9.5 min: set-up and compiling 1.5, encoding 0.5, training 6
+    # call 1, 9.3 min: rendering and compiling 1.7, encoding 0.4, reading what was compiled 0.6, training 6
     timeout 200 $T warm $B & $T render --work $W --episodes 1536 --first-seed 10000 --workers 14; wait
-    $T base $B --call-minutes 7.2
-    # call 2, 9.5 min: reading back 0.7, training 7, then the distillation begins to compile
+    $T base $B --call-minutes 7.0
+    # call 2, 8.8 min: reading back 1.0, training 7 (the rate decays in the last 3.9), validation 0.3
     $T base $B --resume --call-minutes 8.8
-    # call 3, 9.5 min: distillation 7.8, light decoders 1.4
-    $T distill $A && $T light $A --minutes 0.6 && $T light $A --minutes 0.6 --set rate=0.75
+    # call 3, 9.5 min: distillation 6.5 after 1.2 of compiling, light decoders 0.6 each
+    $T distill $A --minutes 6.5 --call-minutes 8.2; $T light $A --minutes 0.5
+    $T light $A --minutes 0.5 --set rate=0.75
 
-When `warm` fails, leave out `--set compile=blocks`. To begin again on a bare machine from what came back:
-`--init-from OUT/base/world`, `--teacher OUT/base/world`.
+Then, on any machine: `worldwire eval --preset OUT/distill/world --json FILE`, and OUT/base/world. When `warm`
+fails, leave out `--set compile=blocks`. To begin again on a bare machine from what came back, say
+`--init-from OUT/base/world` or `--teacher OUT/base/world`. A second GPU can run `recipes.ablations`.
 
 Outputs: W/episodes, W/held_out, W/vae (vae.safetensors, vae.json, a contact sheet), W/latents (encoded once),
 W/compiled (torch.compile's cache), W/base and W/distill (checkpoint, curves, picture strips, and world/: the
