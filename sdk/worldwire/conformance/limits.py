@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from worldwire.conformance.peer import NotCheckedError, expect
+from worldwire.conformance.peer import NotCheckedError, Peer, expect
 from worldwire.conformance.runner import Target, clause, step
 from worldwire.conformance.sessions import of
 from worldwire.conformance.transport import pings
@@ -14,6 +14,7 @@ from worldwire.protocol import Done, ErrorMessage, Pause, Ping, Pong, Reset, Sta
 BEYOND: Final = 20
 MOST_MESSAGES: Final = 20_000
 MOST_REQUESTS: Final = 2000
+FLOOD_PARTS: Final = 10
 PROMPT_ANSWER_S: Final = 1.0
 """How long a `ping` may take while the server generates; networks included."""
 
@@ -70,14 +71,26 @@ def message_rate(target: Target) -> None:
     if limit > MOST_MESSAGES:
         raise NotCheckedError(f"a limit of {limit} a second is too large to reach")
     with target.peer() as peer, target.peer() as other:
-        for _ in range(3 * limit):
-            peer.say(Ping(t_ns=3))
+        errors = _flood(peer, limit, time.monotonic() + target.patience_s)
         pings(other)
-        error = peer.await_message(ErrorMessage)
-        expect(error.code == "busy" and not error.fatal, f"the error {error.code!r}")
+        if not errors:
+            raise NotCheckedError(f"this machine is too slow to send more than {limit} messages a second")
+        expect({error.code for error in errors} == {"busy"}, f"the error {errors[0].code!r}")
+        expect(not errors[0].fatal, "the error was fatal")
         peer.errors(quiet_s=0.2)
         time.sleep(1.2)
         pings(peer)
+
+
+def _flood(peer: Peer, limit: int, deadline_s: float) -> list[ErrorMessage]:
+    """Sends pings as fast as they go until the server complains; reads the pongs meanwhile."""
+    errors: list[ErrorMessage] = []
+    while not errors and time.monotonic() < deadline_s:
+        for _ in range(limit // FLOOD_PARTS + 1):
+            peer.say(Ping(t_ns=3))
+        errors = peer.errors(quiet_s=0.0)
+        peer.strays.clear()
+    return errors
 
 
 @clause("11.2", "`ping` is answered while the server generates")

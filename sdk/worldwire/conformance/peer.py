@@ -107,11 +107,10 @@ class Peer:
 
     def say_parts(self, parts: list[bytes]) -> None:
         """Sends any parts."""
-        try:
-            self._connection.socket.send_multipart(parts, zmq.NOBLOCK)
-        except zmq.Again:
+        if not self._connection.socket.poll(int(self._patience_s * 1000), zmq.POLLOUT):
             self._connection.watch()  # a wrong key is better told than this
-            raise NotKeptError("the server takes no more messages") from None
+            raise NotKeptError(f"the server took no message for {self._patience_s:g} s")
+        self._connection.socket.send_multipart(parts)
 
     def input(self, session: int, seq: int, **fields: Any) -> None:
         """Sends an `input`."""
@@ -262,6 +261,7 @@ class Peer:
 
     def leave(self) -> None:
         """Says goodbye, so that nothing of this connection stays at the server."""
+        self._patience_s = POLL_S
         with suppress(NotKeptError, WorldwireError):  # it may be gone already
             self.say(Bye())
         self._connection.close()
