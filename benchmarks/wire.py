@@ -209,6 +209,7 @@ def machine() -> Record:
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
+        "nice": os.nice(0),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "zmq": zmq.zmq_version(),
         "python": platform.python_version(),
