@@ -24,6 +24,14 @@ def test_case_agrees_with_the_official_implementation(name):
     assert not [result for result in results if not result.passed]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", CASES)
+def test_case_agrees_on_a_gpu_as_it_is_played_there(name):
+    results = parity.run_case(GOLDEN, name, CASES[name], "cuda")
+    assert not [result for result in results if not result.passed]
+
+
 def copy_case(folder: Path, name: str, new_name: str, change=lambda tensors: None) -> None:
     tensors = load_file(GOLDEN / f"{name}.safetensors")
     change(tensors)

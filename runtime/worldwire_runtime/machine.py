@@ -12,6 +12,7 @@ import torch
 from worldwire.errors import ConfigError, MachineError
 from worldwire_runtime.quantize.config import PRECISIONS as EIGHT_BIT_PRECISIONS
 from worldwire_runtime.quantize.config import Quantization
+from worldwire_runtime.usage import GIB
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 FP8_CAPABILITY = (8, 9)  # Ada; Hopper is (9, 0)
@@ -67,6 +68,21 @@ def refuse_fp8(capability: tuple[int, int], name: str) -> None:
             got="{}: {}.{}".format(name, *capability),
             remedy="use --precision int8",
         )
+
+
+def limit_memory(device: torch.device, gib: float) -> None:
+    """From now on this process gets at most `gib` of a GPU's memory, as a smaller card would give it.
+
+    Raises ConfigError for a limit that is none, or a device that has no such limit.
+    """
+    if device.type != "cuda":
+        raise ConfigError("only a GPU's memory can be limited", expected="a CUDA device", got=str(device))
+    total_gib = torch.cuda.mem_get_info(device)[1] / GIB
+    if not 0 < gib <= total_gib:
+        raise ConfigError(
+            "the limit of memory is none", expected=f"0 to {total_gib:.1f} GiB", got=f"{gib:g} GiB"
+        )
+    torch.cuda.set_per_process_memory_fraction(gib / total_gib, device)
 
 
 def free_bytes(device: torch.device) -> int:

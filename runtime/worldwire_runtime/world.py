@@ -23,7 +23,14 @@ from worldwire_runtime.decoder import Decoder, DecoderStream
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence, expert_denoisers, of_view
 from worldwire_runtime.footprint import Resident, check_gpu, check_memory, memory_estimate
-from worldwire_runtime.machine import PRECISIONS, check_arithmetic, free_bytes, pick_device, pick_dtype
+from worldwire_runtime.machine import (
+    PRECISIONS,
+    check_arithmetic,
+    free_bytes,
+    limit_memory,
+    pick_device,
+    pick_dtype,
+)
 from worldwire_runtime.memory import Memory
 from worldwire_runtime.model.dit import DiT
 from worldwire_runtime.model.vae import VAE
@@ -128,6 +135,7 @@ class World:
         vae_pruning: float | None = None,
         text_on: str = "device",
         offload: bool = False,
+        memory_gib: float | None = None,
         progress: Progress = _silent,
     ) -> World:
         """Loads a shipped preset by its name, a folder with the same files, or the released model's folder.
@@ -140,12 +148,13 @@ class World:
         attention: another mode, for random weights only. vae_pruning: 0, 0.5 or 0.75, of the released
         decoders (the most pruned one that is there). text_on: "device" or "cpu", where a umT5 lives.
         offload: experts that are not at work wait in the main memory.
+        memory_gib: the most that a GPU may give, to play as a smaller card would.
         progress: is called with the part that is done, 0 to 1, and what comes next, for people; later with
         1 and what keeps a session waiting while it is compiled, and "" when it goes on.
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
         source = locate(preset, weights, attention=attention, vae_pruning=vae_pruning, offload=offload)
-        place = _place(source, device, precision, text_on)
+        place = _place(source, device, precision, text_on, memory_gib)
         speed = (speed or Speed()).on(place.device)
         networks = assemble(source, place, progress)
         progress(1.0, "ready")
@@ -284,7 +293,7 @@ class World:
         return DecoderStream(self._decoder)
 
 
-def _place(source: Source, device: str, precision: str, text_on: str) -> Place:
+def _place(source: Source, device: str, precision: str, text_on: str, memory_gib: float | None) -> Place:
     """Where the networks go and in which numbers, after the machine was asked whether they can."""
     config = source.config
     if text_on not in TEXT_PLACES:
@@ -296,7 +305,11 @@ def _place(source: Source, device: str, precision: str, text_on: str) -> Place:
     if device == "auto" and target.type == "cpu":
         check_gpu(config)
     place = Place(target, dtype, quantization, target if text_on == "device" else torch.device("cpu"))
-    check_memory(config, _resident(source, place), free_bytes(target), str(target))
+    free = free_bytes(target)
+    if memory_gib is not None:
+        limit_memory(target, memory_gib)
+        free = min(free, int(memory_gib * GIB))
+    check_memory(config, _resident(source, place), free, str(target))
     return place
 
 

@@ -29,7 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--clips", type=int, default=LEAST_CLIPS, help="clips for the speed (default %(default)s)"
     )
     parser.add_argument(
-        "--samples", type=int, default=LEAST_SAMPLES, help="key presses for the latency (default %(default)s)"
+        "--samples",
+        type=int,
+        default=LEAST_SAMPLES,
+        help="key presses for the latency, or 0 (default %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures there")
     parser.add_argument(
@@ -122,10 +125,10 @@ def _write(path: Path | None, result: dict[str, Any]) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuses what would only fail, or mean nothing, after minutes."""
-    if args.clips < LEAST_CLIPS or args.samples < LEAST_SAMPLES:
+    if args.clips < LEAST_CLIPS or 0 != args.samples < LEAST_SAMPLES:
         raise ConfigError(
             "too few clips or samples for a figure",
-            expected=f"at least {LEAST_CLIPS} clips and {LEAST_SAMPLES} samples",
+            expected=f"at least {LEAST_CLIPS} clips and {LEAST_SAMPLES} samples (or none)",
             got=f"{args.clips} and {args.samples}",
         )
     for name in ("json", "plot"):

@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.set_defaults(action=build_engine.run)
     parity = verbs.add_parser("parity", help="compare with recorded outputs of the official implementation")
     parity.add_argument("folder", type=Path, metavar="DIR", help="folder with cases.json and its tensors")
+    parity.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N: where the networks run (cpu)")
     parity.add_argument("--json", type=Path, metavar="F", help="write {case/output: relative error} to F")
     parity.set_defaults(action=run_parity)
 
@@ -78,7 +79,7 @@ def run_parity(args: argparse.Namespace) -> int:
     """Prints each output's relative error; exit status 1 if one is larger than its tolerance."""
     from worldwire_runtime.parity import run_folder
 
-    results = run_folder(args.folder)
+    results = run_folder(args.folder, args.device)
     sys.stdout.write(parity_table(results))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ _TAKING_VALUES = (
     "attention",
     "vae_pruning",
     "text_on",
+    "gpu_memory",
 )
 _EITHER = ("compile", "graphs")  # --compile, --no-compile, or neither
 _SWITCHES = ("attention_8bit", "random_weights", "offload")
@@ -71,6 +72,9 @@ def _add_speed(group: Any) -> None:
     group.add_argument(
         "--attention-8bit", action="store_true", help="self-attention in 8-bit products, not quite exact"
     )
+    group.add_argument(
+        "--gpu-memory", type=float, metavar="GIB", help="take no more of the GPU's memory than this"
+    )
     group.add_argument("--choose-on", choices=("device", "cpu"), help="where the memory compares cameras")
 
 
@@ -106,5 +110,6 @@ def load_world(args: argparse.Namespace, progress: Callable[[float, str], None] 
         vae_pruning=args.vae_pruning,
         text_on=args.text_on or "device",
         offload=args.offload,
+        memory_gib=args.gpu_memory,
         progress=progress,
     )

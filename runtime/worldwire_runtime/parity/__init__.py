@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,6 +23,7 @@ from worldwire_runtime.parity import camera, dit, scheduler, text, vae
 from worldwire_runtime.parity.camera import CHOICES
 
 CASES_FILE = "cases.json"
+NETWORKS = ("dit", "vae", "text")
 KINDS = {"dit": dit, "vae": vae, "text": text, "scheduler": scheduler, "camera": camera}
 
 # Largest relative error that still counts as the same (the golden folder's README).
@@ -49,20 +51,25 @@ class Result:
         return self.error <= self.tolerance
 
 
-def run_folder(folder: Path) -> list[Result]:
-    """Runs every case that the folder names.
+def run_folder(folder: Path, device: str = "cpu") -> list[Result]:
+    """Runs every case that the folder names, networks on a device; see `run_case`.
 
     Raises DataError for a folder or case that cannot be read, and for a kind of case that is not known.
     """
-    return [result for name, spec in read_cases(folder).items() for result in run_case(folder, name, spec)]
+    return [
+        result for name, spec in read_cases(folder).items() for result in run_case(folder, name, spec, device)
+    ]
 
 
-def run_case(folder: Path, name: str, spec: Mapping[str, Any]) -> list[Result]:
-    """All outputs of one case."""
+def run_case(folder: Path, name: str, spec: Mapping[str, Any], device: str = "cpu") -> list[Result]:
+    """All outputs of one case. A network on a GPU runs compiled, as it is played there, in true float32."""
     tensors = _read_tensors(folder / f"{name}.safetensors")
     kind = kind_of(name, spec, tensors)
+    place = torch.device(device if kind in NETWORKS else "cpu")
+    tensors = {key: tensor.to(place) for key, tensor in tensors.items()}
     try:
-        errors = KINDS[kind].run(spec, tensors)
+        with place, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            errors = KINDS[kind].run(spec, tensors)
     except KeyError as error:
         raise DataError(f"the {kind} case {name} lacks a field", expected=str(error)) from error
     return [Result(name, output, error, tolerance(kind, output)) for output, error in errors.items()]
@@ -95,7 +102,7 @@ def kind_of(name: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
 
 def tolerance(kind: str, output: str) -> float:
     """The largest error that an output may have."""
-    if kind in ("dit", "vae", "text"):
+    if kind in NETWORKS:
         return NETWORK_TOLERANCE
     if kind == "camera" and output.startswith("overlap"):
         return OVERLAP_TOLERANCE

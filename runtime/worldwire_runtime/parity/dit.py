@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldwire_runtime.acceleration import compiled_network
 from worldwire_runtime.model.action import released_padding
 from worldwire_runtime.model.checkpoint import load_into
 from worldwire_runtime.model.config import DiTConfig
@@ -28,11 +29,13 @@ def run(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, flo
     count = latents.shape[2] - window.shape[2]
     model = DiT(config).eval()
     load_into(model, weights(tensors))
+    if latents.is_cuda:
+        model = compiled_network(model)
     with torch.inference_mode():
         prepared = model.prepare(_conditions(spec, tensors, config))
         timestep = tensors["in.t"]
         clean = timestep.new_zeros(timestep.shape[0], timestep.shape[1] // window.shape[2] * count)
-        flow = model(latents, torch.cat((clean, timestep), dim=1), prepared)[:, :, count:]
+        flow = model.forward(latents, torch.cat((clean, timestep), dim=1), prepared)[:, :, count:]
     return {"flow": relative_error(flow, tensors["out.flow"])}
 
 
