@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -74,9 +75,15 @@ def record_on_cuda(function: Function, args: tuple[Any, ...]) -> tuple[Callable[
     function(*args)  # whatever still has to be built or measured for exactly these arguments is so now
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=_shared_pool()):
         outputs = function(*args)
     return graph.replay, outputs
+
+
+@cache
+def _shared_pool() -> Any:
+    """The memory of all recordings. They run one after another and results are copied: scratch is shared."""
+    return torch.cuda.graph_pool_handle()
 
 
 def flatten(args: tuple[Any, ...]) -> tuple[list[Any], Any]:
