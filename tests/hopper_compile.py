@@ -14,6 +14,7 @@ from pathlib import Path
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from worldwire_runtime.kernels import flash, gemm, prologue
@@ -48,7 +49,7 @@ def compiled(kernel, types, constants, tiles=None):
 
 def spilled(ptx: str) -> int:
     """Bytes of spill stores, by the assembler's own report."""
-    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    assembler = get_ptxas(HOPPER.arch).path  # the one that fits what this Triton writes
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
