@@ -1,6 +1,7 @@
 """Settings that all tests share."""
 
 import os
+from collections import Counter
 
 # The networks of tests are tiny: a second thread only waits for the first, and for long where cores are busy.
 # Before anything imports torch, and for the processes that tests start.
@@ -16,3 +17,11 @@ if not torch.cuda.is_available():
 # Machines that run these tests are shared: a slow example says nothing about the code.
 settings.register_profile("worldwire", deadline=None)
 settings.load_profile("worldwire")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line for each thing that this machine lacks, and how many tests that left out."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count} skipped: {reason}")
