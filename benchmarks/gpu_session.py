@@ -93,7 +93,7 @@ def cached(smoke: bool) -> list[Step]:
 
 
 def _by_arithmetic(smoke: bool, attention: str) -> list[Step]:
-    base = (*BENCH, *_world(smoke), "--plan", "paper", "--attention", attention)
+    base = (*BENCH, *_world(smoke), *_plan(smoke, "paper"), "--attention", attention)
     return [
         Step(f"{attention} int8", (*base, *INT8), 300),
         *_not_in_smoke(
@@ -107,17 +107,16 @@ def _by_arithmetic(smoke: bool, attention: str) -> list[Step]:
 def low_latency(smoke: bool) -> list[Step]:
     """One new latent at a time, keys and values rolling on; and two."""
     base = (*BENCH, *_world(smoke), "--attention", "rolling", *INT8)
-    one, two = ("low-latency", "low-latency") if smoke else ("low-latency", "low-latency-2")
     return [
-        Step("rolling, 1 latent", (*base, "--plan", one), 300),
+        Step("rolling, 1 latent", (*base, *_plan(smoke, "low-latency")), 300),
         *_not_in_smoke(
             smoke,
             Step(
                 "rolling, 1 latent, fp8, 8-bit attention",
-                (*base[: -len(INT8)], *FP8, "--attention-8bit", "--plan", one),
+                (*base[: -len(INT8)], *FP8, "--attention-8bit", "--plan", "low-latency"),
                 300,
             ),
-            Step("rolling, 2 latents", (*base, "--plan", two), 300),
+            Step("rolling, 2 latents", (*base, "--plan", "low-latency-2"), 300),
         ),
     ]
 
@@ -133,7 +132,7 @@ def ablate_more(smoke: bool) -> list[Step]:
 
 
 def _ablation(smoke: bool, *variants: str) -> list[Step]:
-    best = (*_world(smoke), "--plan", "paper", "--attention", "cached", *INT8)
+    best = (*_world(smoke), *_plan(smoke, "paper"), "--attention", "cached", *INT8)
     if not smoke:
         best = (*best, "--attention-8bit")
     return [Step("ablation", (*BENCH, "--ablate", *best, "--only", *variants))]
@@ -147,7 +146,7 @@ def cold(smoke: bool) -> list[Step]:
 
 def moe(smoke: bool) -> list[Step]:
     """A 720p clip of the 28B mixture of experts: all on one GPU, and with the resting one away."""
-    base = (*BENCH, *(SMOKE if smoke else FULL_28B), *INT8, "--plan", "paper", "--samples", "0")
+    base = (*BENCH, *(SMOKE if smoke else FULL_28B), *INT8, *_plan(smoke, "paper"), "--samples", "0")
     away = Step("28B, experts offloaded", (*base, "--offload"), 300)
     return [Step("28B", base, 400), *_not_in_smoke(smoke, away)]
 
@@ -175,6 +174,10 @@ PARTS: Final[dict[str, Callable[[bool], list[Step]]]] = {
 
 def _world(smoke: bool) -> tuple[str, ...]:
     return SMOKE if smoke else FULL_5B
+
+
+def _plan(smoke: bool, name: str) -> tuple[str, ...]:
+    return ("--plan", "low-latency", "--samples", "0") if smoke else ("--plan", name)
 
 
 def _not_in_smoke(smoke: bool, *steps: Step) -> tuple[Step, ...]:

@@ -75,7 +75,8 @@ def record_on_cuda(function: Function, args: tuple[Any, ...]) -> tuple[Callable[
     function(*args)  # whatever still has to be built or measured for exactly these arguments is so now
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_shared_pool()):
+    # Other threads may use the device meanwhile (pictures of earlier clips): only this one is watched.
+    with torch.cuda.graph(graph, pool=_shared_pool(), capture_error_mode="thread_local"):
         outputs = function(*args)
     return graph.replay, outputs
 
