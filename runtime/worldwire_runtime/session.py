@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Conditioning = Literal["both", "keys", "poses"]
 STATE_FORMAT = "worldwire-session-1"
 MAX_SEED = 2**63 - 1
+MAX_FRAMES = 2**48
+"""Far beyond any session, and far below what a number on the wire can hold."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class Session:
             decoder.load_state(_under("decoder.", tensors))
             generator.set_state(tensors["rng"])
             text, actions = tensors["text"].to(world.device, world.dtype), tensors["actions"]
-            player, frames = PlayerPose(**facts["player"]), int(facts["frames"])
+            player, frames = PlayerPose(**facts["player"]), _check_frames(facts["frames"])
             view, conditioning = str(facts["view"]), self._check_conditioning(facts["conditioning"])
             origin_c2w = world.config.motion.camera(PlayerPose(), view)
             turns = read_turns(facts["turns"], memory)
@@ -357,10 +359,25 @@ def _unreadable_is_a_state_error() -> Iterator[None]:
     """Whatever bytes that save() never wrote lead to while they are read is one StateError."""
     try:
         yield
-    except (SafetensorError, ConfigError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (
+        SafetensorError,
+        ConfigError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
         raise StateError(
             f"a saved state cannot be read: {error}", expected="bytes that save() returned"
         ) from error
+
+
+def _check_frames(frames: Any) -> int:
+    """How many frames a saved session has shown; ValueError for what none can have."""
+    if type(frames) is not int or not 1 <= frames <= MAX_FRAMES:
+        raise ValueError(f"frames: {str(frames)[:20]}")
+    return frames
 
 
 def _read_state(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,6 +14,8 @@ MAX_TOKENS: Final = 8
 TOKEN_BYTES: Final = 16
 COMPLAINT_S: Final = 1.0
 """A client that is over its rate hears of it this often."""
+LARGEST_SHARE: Final = 0.5
+"""The part of the loop's time that the messages of one client may take."""
 
 
 @dataclass
@@ -47,13 +49,15 @@ class Clients:
     def __init__(self, limits: Limits, now: Callable[[], float]):
         self._limits, self._now = limits, now
         self._clients: dict[bytes, Client] = {}
+        self._strangers = Client(now(), 0)
+        """Stands for all that there is no room for."""
 
     def heard(self, address: bytes) -> Client | None:
         """Notes a message of a client; None when it is one too many, of this client or of all."""
         now_s, rate = self._now(), self._limits.messages_per_second
         client = self._clients.get(address)
         if client is None:
-            if len(self._clients) >= MAX_CLIENTS:
+            if len(self._clients) >= MAX_CLIENTS and not self._forget_one():
                 return None
             client = self._clients[address] = Client(now_s, rate)
         client.allowance = min(rate, client.allowance + (now_s - client.last_heard_s) * rate)
@@ -63,14 +67,19 @@ class Clients:
         client.allowance -= 1
         return client
 
+    def charge(self, client: Client, seconds: float) -> None:
+        """Notes how long a message kept the loop: one that took long counts as several."""
+        counts = seconds * self._limits.messages_per_second / LARGEST_SHARE
+        client.allowance -= max(0.0, counts - 1)
+
     def get(self, address: bytes) -> Client | None:
         """The client at an address, if it is there."""
         return self._clients.get(address)
 
     def may_complain(self, address: bytes) -> bool:
         """Whether it is time to tell a client again that it sends too much."""
-        client = self._clients.get(address)
-        if client is None or self._now() < client.next_complaint_s:
+        client = self._clients.get(address, self._strangers)
+        if self._now() < client.next_complaint_s:
             return False
         client.next_complaint_s = self._now() + COMPLAINT_S
         return True
@@ -88,7 +97,24 @@ class Clients:
         oldest_s = self._now() - self._limits.liveness_s
         return [address for address, client in self._clients.items() if client.last_heard_s < oldest_s]
 
-    def forget(self, address: bytes) -> tuple[str, ...]:
-        """Drops a client and returns the tokens of its sessions; none when it was not greeted."""
-        client = self._clients.pop(address, None)
-        return () if client is None else client.tokens
+    def leave(self, address: bytes) -> tuple[str, ...]:
+        """A client is greeted no more; returns the tokens of its sessions, none when it was not greeted.
+
+        Its allowance is remembered until it is silent: who says `bye` may not send more for it.
+        """
+        client = self._clients.get(address)
+        if client is None:
+            return ()
+        tokens, client.tokens = client.tokens, ()
+        return tokens
+
+    def forget(self, address: bytes) -> None:
+        """Drops what is known of a client."""
+        self._clients.pop(address, None)
+
+    def _forget_one(self) -> bool:
+        """Makes room: drops the one that has been silent longest of those that are not greeted."""
+        others = [(item.last_heard_s, address) for address, item in self._clients.items() if not item.greeted]
+        if others:
+            self.forget(min(others)[1])
+        return bool(others)

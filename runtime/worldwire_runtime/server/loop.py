@@ -200,6 +200,7 @@ class Server:
             if client is None:
                 self._complain(address)
                 continue
+            start_s = time.thread_time()
             try:
                 message, payload = decode(parts)
                 self._handle(address, client, message, payload)
@@ -208,6 +209,7 @@ class Server:
                     log.exception("a message could not be handled")
                 answer = ErrorMessage.of(replies.typed(error), **correlation(parts))
                 self._send(address, answer)
+            self._clients.charge(client, time.thread_time() - start_s)
 
     def _handle(self, address: bytes, client: Client, message: Message, payload: Any) -> None:
         handler = self._handlers.get(type(message))
@@ -263,16 +265,16 @@ class Server:
             if client is not None:
                 self._on_hello(address, client, message, None)
 
-    def _on_open(self, address: bytes, _: Client, message: Open, payload: Any) -> None:
+    def _on_open(self, address: bytes, _: Client, message: Open, __: Any) -> None:
         name = choose_format(message.formats, our_formats())
         slot = self._sessions.add(address, PictureEncoder(name, message.jpeg_quality))
-        self._sessions.enqueue(slot, message, payload)
+        self._sessions.enqueue(slot, message, None)
 
     def _on_request(self, address: bytes, _: Client, message: Any, payload: Any) -> None:
         slot = self._sessions.of(address, message.session)
         if isinstance(message, Pause) and not slot.requests:
             slot.pause()  # at once; the answer waits for the step under way
-        self._sessions.enqueue(slot, message, payload)
+        self._sessions.enqueue(slot, message, payload if isinstance(message, (Reset, Restore)) else None)
 
     def _on_input(self, address: bytes, _: Client, message: Input, __: Any) -> None:
         self._sessions.of(address, message.session).inputs.add(message)
@@ -291,9 +293,9 @@ class Server:
         self._send(address, Pong(t_ns=message.t_ns, server_t_ns=time.monotonic_ns()))
 
     def _on_bye(self, address: bytes, _: Client, __: Bye, ___: Any) -> None:
-        self._clients.forget(address)
+        self._clients.leave(address)
         for slot in self._sessions.of_client(address):
-            slot.closing = True
+            self._sessions.end(slot)
 
     def _status(self, request: int) -> StatusReport:
         loading = self._info is None
@@ -359,7 +361,7 @@ class Server:
             job = jobs.of(slot, message, payload)
             if isinstance(message, Branch):
                 child = self._sessions.add(slot.client, slot.encoder.copy())
-        except WorldwireError as error:
+        except Exception as error:
             self._on_failed(Task(slot, slot.client, message, None, ends=False), error)
             return
         if message is None:
@@ -423,10 +425,13 @@ class Server:
             self._sessions.remove(task.slot)
         if isinstance(event, Failed):
             self._on_failed(task, event.error)
-        else:
-            if task.message is None:
-                task.slot.step_s = event.seconds
+            return
+        if task.message is None:
+            task.slot.step_s = event.seconds
+        try:
             self._on_finished(task, event.result)
+        except Exception as error:  # such as a session that cannot tell how long its next step is
+            self._on_failed(task, error)
 
     def _on_finished(self, task: Task, result: Any) -> None:
         slot, message = task.slot, task.message
@@ -494,9 +499,11 @@ class Server:
 
     def _lose(self, address: bytes) -> None:
         """A connection is lost or silent: its sessions wait for their client for a while."""
-        tokens = self._clients.forget(address)
+        tokens = self._clients.leave(address)
         for slot in self._sessions.of_client(address):
             slot.orphan(tokens, time.monotonic())
+            if slot.closing:
+                self._sessions.end(slot)
 
     def _sweep(self) -> None:
         """Gives up the clients that were silent for too long, and the sessions that none came back for."""
@@ -508,6 +515,7 @@ class Server:
             reason = f"nothing was heard of this client for {self._limits.liveness_s:g} s"
             self._router.send(address, Bye(reason=reason, resume=True))
             self._lose(address)
+            self._clients.forget(address)
         self._sessions.end_orphans(now_s - self._limits.resume_s)
 
     def _shut_down(self) -> None:

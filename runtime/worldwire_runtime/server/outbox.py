@@ -98,12 +98,15 @@ class Outbox:
             return  # its client went away in the meantime, or the session failed
         if not isinstance(content, Shot):
             self._send(parcel.client, content, parcel.payload)
-        elif parcel.failure is not None:
+            return
+        if parcel.failure is None:
+            try:
+                data, key = parcel.payload
+                self._send(parcel.client, replies.frame(slot, content, key, parcel.encode_ms), data)
+            except Exception as error:  # numbers that no header holds, from a state that was tampered with
+                parcel.failure = error
+        if parcel.failure is not None:
             self._failed(slot, content.request, parcel.failure)
-        else:
-            data, key = parcel.payload
-            header = replies.frame(slot, content, key, parcel.encode_ms)
-            self._send(parcel.client, header, data)
 
     def _run(self) -> None:
         while (parcel := self._waiting.get()) is not None:

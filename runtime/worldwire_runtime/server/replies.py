@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from worldwire.protocol import (
 from worldwire.release import release
 from worldwire_runtime.server.kept import KeptStates
 from worldwire_runtime.server.sessions import Slot
+
+LONGEST_TEXT: Final = 2000
+"""Characters of each text of an error."""
 
 
 def welcome(
@@ -150,16 +153,27 @@ def saved(slot: Slot, message: Save, state: bytes, kept: KeptStates, limits: Lim
 
 
 def typed(error: Exception) -> WorldwireError:
-    """The error itself, or one for the wire that stands for an unexpected one; the log has the rest."""
+    """The error, or one that stands for an unexpected one, with texts that any message can hold.
+
+    An error may quote what came: megabytes of it, or characters that are no UTF-8. The log has the rest.
+    """
     if isinstance(error, WorldwireError):
+        for name in ("problem", "expected", "got", "remedy"):
+            text = getattr(error, name)
+            setattr(error, name, text and _legible(text))
         return error
     return WorldwireError(
-        f"the server failed: {type(error).__name__}: {error}",
+        _legible(f"the server failed: {type(error).__name__}: {error}"),
         remedy="look at the server's log; open another session",
     )
+
+
+def _legible(text: str) -> str:
+    short = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    return short.encode(errors="backslashreplace").decode()
 
 
 def refusal(error: WorldwireError, slot: Slot, message: Any, *, fatal: bool) -> ErrorMessage:
     """Why a request, or a live step, was not done."""
     request = message.request if message is not None else None
-    return ErrorMessage.of(error, request=request, session=slot.id, fatal=fatal)
+    return ErrorMessage.of(typed(error), request=request, session=slot.id, fatal=fatal)

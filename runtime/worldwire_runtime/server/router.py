@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +21,10 @@ from worldwire_runtime.server.security import ZAP_DOMAIN, Gate, KeyPair, require
 
 log = logging.getLogger(__name__)
 
-MESSAGES_PER_TURN: Final = 256
-"""Messages that are read before the loop looks at anything else."""
+READ_S: Final = 0.01
+"""So long messages are read before the loop looks at anything else."""
+MOST_PARTS: Final = 3
+"""Parts of a message that are kept: one more than any has, so that it shows. The others are thrown away."""
 QUEUED_MESSAGES: Final = 1000
 LINGER_MS: Final = 200
 
@@ -47,6 +50,8 @@ class Router:
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
         self._is_woken = False
+        self._parts: list[zmq.Frame] = []
+        """The address and the parts so far of the message that is being read."""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         # No ZMTP heartbeats: with a full queue and a peer that went away, libzmq 4.3.5 aborts the process
@@ -97,13 +102,21 @@ class Router:
             return  # enough wake-ups wait already, or the socket is closed
 
     def receive(self) -> Iterator[tuple[bytes, list[memoryview]]]:
-        """The client and the parts of each message that is there, at most MESSAGES_PER_TURN of them."""
-        for _ in range(MESSAGES_PER_TURN):
+        """The client and the parts of each message that is there, as far as READ_S goes.
+
+        The time counts what the caller does with them. A message of millions of parts is read in many turns.
+        """
+        end_s = time.monotonic() + READ_S
+        while time.monotonic() < end_s:
             try:
-                client, *parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                part = self._socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            yield client.bytes, [part.buffer for part in parts]
+            if len(self._parts) <= MOST_PARTS:
+                self._parts.append(part)
+            if not part.more:
+                (client, *parts), self._parts = self._parts, []
+                yield client.bytes, [part.buffer for part in parts]
 
     def send(self, client: bytes, message: Message, payload: Any = None) -> bool:
         """Sends without waiting or copying; False when the client is gone or does not read."""

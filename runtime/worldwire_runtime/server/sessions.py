@@ -201,7 +201,7 @@ class Sessions:
                     expected=f"at most {self._limits.sessions} sessions",
                     remedy="close one, try again later, or start the server with a larger --sessions",
                 )
-            orphan.closing = True
+            self.end(orphan)
         slot = Slot(next(self._ids), client, encoder)
         self._slots[slot.id] = slot
         return slot
@@ -230,10 +230,17 @@ class Sessions:
     def end_orphans(self, before_s: float) -> None:
         """Ends those that have waited since before a time."""
         for slot in self._orphans():
-            slot.closing = slot.orphaned_s < before_s
+            if slot.orphaned_s < before_s:
+                self.end(slot)
 
     def _orphans(self) -> list[Slot]:
         return [slot for slot in self if slot.client == NO_CLIENT and not slot.closing]
+
+    def end(self, slot: Slot) -> None:
+        """The slot ends: at once if nothing was made for it, else when the worker has closed its session."""
+        slot.closing = True
+        if slot.session is None and not slot.busy:
+            self.remove(slot)
 
     def remove(self, slot: Slot) -> None:
         """Forgets a slot."""
@@ -256,11 +263,18 @@ class Sessions:
         return slot
 
     def enqueue(self, slot: Slot, message: Message, payload: Any) -> None:
-        """Adds a request behind the others of its session; BusyError when too many wait."""
+        """Adds a request behind the others of its session; BusyError when too many or too large ones wait."""
         if len(slot.requests) >= self._limits.queued_requests:
             raise BusyError(
                 "too many requests wait in this session",
                 expected=f"at most {self._limits.queued_requests}",
+                remedy="wait for answers before you send more",
+            )
+        waiting = sum(len(item) for other in self._slots.values() for _, item in other.requests if item)
+        if payload and waiting and waiting + len(payload) > self._limits.message_bytes:
+            raise BusyError(
+                "too many payloads wait",
+                expected=f"at most {self._limits.message_bytes} bytes, those of all sessions together",
                 remedy="wait for answers before you send more",
             )
         slot.requests.append((message, payload))

@@ -1,0 +1,190 @@
+"""What a hostile client may try; another one keeps playing, and the server ends in good health."""
+
+import json
+import threading
+import time
+
+import msgpack
+import pytest
+from fake_world import FakeSession, FakeWorld
+from server_fixture import RawPeer, serving
+
+import worldwire
+from worldwire.errors import StateError
+from worldwire.protocol import (
+    Bye,
+    Done,
+    ErrorMessage,
+    Hello,
+    Limits,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Restore,
+    Start,
+)
+from worldwire_runtime.server import clients as clients_module
+from worldwire_runtime.server.clients import Clients
+from worldwire_runtime.server.pixels import PictureEncoder
+from worldwire_runtime.server.sessions import Sessions
+from worldwire_runtime.test_pattern import PatternWorld
+
+LONGEST_GAP_S = 1.5
+
+
+def open_session(peer: RawPeer) -> int:
+    peer.send(Open(request=2))
+    return next(m.session for m in iter(peer.receive, None) if isinstance(m, Opened))
+
+
+def still_plays(endpoint: str) -> bool:
+    with worldwire.connect(endpoint) as client, client.session() as session:
+        session.reset()
+        return bool(session.step(worldwire.Inputs()))
+
+
+def longest_gap_s(session, until: threading.Event) -> float:
+    """The longest time without a frame while an attack goes on."""
+    longest_s, last = 0.0, time.monotonic()
+    while not until.is_set():
+        if session.poll_frames(timeout_s=0.2):
+            longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
+    return max(longest_s, time.monotonic() - last)
+
+
+def undisturbed_during(endpoint: str, attack) -> float:
+    """Runs an attack in a thread; the longest gap that a live session sees meanwhile."""
+    over = threading.Event()
+
+    def run() -> None:
+        try:
+            attack()
+        finally:
+            over.set()
+
+    with worldwire.connect(endpoint) as client, client.session() as session:
+        session.reset()
+        session.start()
+        thread = threading.Thread(target=run)
+        thread.start()
+        gap_s = longest_gap_s(session, over)
+        thread.join()
+    return gap_s
+
+
+def test_messages_that_are_slow_to_read_do_not_keep_the_loop():
+    """4 kB that say a step of 4096 frames take 20 ms to read."""
+    slow = msgpack.packb({"type": "step", "request": 3, "session": 1, "inputs": [{}] * 4096})
+    with serving(PatternWorld(96, 160), rate=40.0) as server, RawPeer(server.endpoint) as peer:
+
+        def attack() -> None:
+            for _ in range(200):
+                peer.send_parts([slow])
+            answers = peer.receive_all(quiet_s=1.0)
+            assert any(m.code == "busy" for m in answers if isinstance(m, ErrorMessage))
+
+        assert undisturbed_during(server.endpoint, attack) < LONGEST_GAP_S
+        assert still_plays(server.endpoint)
+
+
+def test_a_message_of_very_many_parts_is_refused_and_not_kept():
+    with serving(PatternWorld(96, 160), rate=40.0) as server, RawPeer(server.endpoint) as peer:
+
+        def attack() -> None:
+            peer.send_parts([b"x", *[b""] * 200_000])
+            answer = peer.receive(10)
+            assert isinstance(answer, ErrorMessage)
+            assert (answer.code, answer.got) == ("bad_message", "3 parts")
+
+        assert undisturbed_during(server.endpoint, attack) < LONGEST_GAP_S
+        peer.send(Ping(t_ns=7))
+        assert any(isinstance(m, Pong) for m in peer.receive_all())
+
+
+def test_opening_and_leaving_in_a_loop_leaves_nothing_and_is_held_to_the_rate():
+    world = FakeWorld(step_s=0.01)
+    with serving(world, messages_per_second=300) as server, RawPeer(server.endpoint) as peer:
+        for _ in range(400):
+            peer.send(Hello(request=1, version=(1, 0), client="x"))
+            peer.send(Open(request=2))
+            peer.send(Bye())
+        answers = peer.receive_all()
+        assert sum(isinstance(m, ErrorMessage) and m.code == "busy" for m in answers) >= 1
+        assert sum(m.kind == "welcome" for m in answers) < 300
+        assert still_plays(server.endpoint)
+    assert world.open_sessions == 0
+
+
+class TamperedSession(FakeSession):
+    """Restores whatever it is told to, like a world that does not check its states enough."""
+
+    def restore(self, state: bytes) -> None:
+        facts = json.loads(state)
+        if "problem" in facts:
+            raise StateError(facts["problem"], got=facts["problem"])
+        self._index = facts["index"]
+
+
+class TamperedWorld(FakeWorld):
+    def session(self, plan=None):
+        self.open_sessions += 1
+        return TamperedSession(self, "low-latency")
+
+
+@pytest.mark.parametrize("index", [10**30, -7, 1.5, None, 2**64 - 1])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_frame_that_no_header_can_hold_ends_its_session_alone(index, live):
+    with serving(TamperedWorld()) as server, RawPeer(server.endpoint) as peer:
+        session = open_session(peer)
+        peer.send(Restore(request=3, session=session), json.dumps({"index": index}).encode())
+        restored = peer.receive()
+        if isinstance(restored, Done):
+            frames = ({},) * restored.frames_per_step
+            if live:
+                peer.send(Start(request=4, session=session, window=64))
+            else:
+                header = {"type": "step", "request": 4, "session": session, "inputs": list(frames)}
+                peer.send_parts([msgpack.packb(header)])
+            time.sleep(0.1)
+            peer.drain()
+        assert still_plays(server.endpoint)
+
+
+@pytest.mark.parametrize("problem", ["\ud800 is no character", "x" * 5_000_000])
+def test_an_error_that_quotes_anything_can_be_sent(problem):
+    with serving(TamperedWorld()) as server, RawPeer(server.endpoint) as peer:
+        session = open_session(peer)
+        peer.send(Restore(request=3, session=session), json.dumps({"problem": problem}).encode())
+        answer = peer.receive()
+        assert isinstance(answer, ErrorMessage)
+        assert (answer.code, answer.request) == ("bad_state", 3)
+        assert len(answer.problem) <= 2000
+        assert still_plays(server.endpoint)
+
+
+def test_payloads_that_wait_are_bounded_and_those_that_nobody_asked_for_are_dropped():
+    sessions = Sessions(Limits(message_bytes=1000, sessions=2))
+    first, second = (sessions.add(b"a", PictureEncoder("rgb", 90)) for _ in range(2))
+    sessions.enqueue(first, Restore(request=1, session=1), bytes(1000))
+    sessions.enqueue(second, Restore(request=2, session=2), None)
+    with pytest.raises(worldwire.errors.BusyError, match="payloads"):
+        sessions.enqueue(second, Restore(request=3, session=2), bytes(1))
+    first.take_request()
+    sessions.enqueue(second, Restore(request=4, session=2), bytes(900))
+
+
+def test_a_full_table_of_connections_makes_room_or_says_so(monkeypatch):
+    monkeypatch.setattr(clients_module, "MAX_CLIENTS", 2)
+    clients = Clients(Limits(), lambda: 1.0)
+    quiet, greeted = clients.heard(b"quiet"), clients.heard(b"greeted")
+    assert quiet
+    assert greeted
+    greeted.add_token(())
+    newcomer = clients.heard(b"newcomer")
+    assert newcomer
+    assert clients.get(b"quiet") is None
+    newcomer.add_token(())
+    assert clients.heard(b"late") is None
+    assert clients.may_complain(b"late")
+    assert not clients.may_complain(b"later")
