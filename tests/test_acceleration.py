@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from worlds import random_config, write_random_world
 
 from worldwire.inputs import Inputs
 from worldwire_runtime import acceleration
-from worldwire_runtime.acceleration import STEADY_CLIPS, WARM_CALLS, Steady, SteadyCompiled, compiled_network
+from worldwire_runtime.acceleration import (
+    STEADY_CLIPS,
+    WARM_CALLS,
+    Steady,
+    SteadyCompiled,
+    compiled_network,
+    keep_compiled_code,
+)
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model.config import DiTConfig
 from worldwire_runtime.model.dit import ClipConditions, DiT
@@ -149,3 +158,12 @@ def walk(world: World) -> Tensor:
     steps = STEADY_CLIPS + 9
     frames = [frame for _ in range(steps) for frame in session.step(Inputs(frozenset({"forward"})))]
     return torch.stack([torch.from_numpy(frame.pixels) for frame in frames])
+
+
+def test_compiled_code_is_kept_where_the_user_said_or_with_all_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLDWIRE_CACHE", str(tmp_path))
+    keep_compiled_code()  # the fixture's folder: the user's choice
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())  # torch's own
+    keep_compiled_code()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")

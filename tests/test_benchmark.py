@@ -1,5 +1,6 @@
 """The benchmark measures what a FakeWorld of known speed gives, and its JSON has the promised names."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,15 @@ import worldwire
 from worldwire.cli import main
 from worldwire.errors import MachineError
 from worldwire_runtime import benchmark
-from worldwire_runtime.benchmark import local_server, measure, report, table
+from worldwire_runtime.benchmark import (
+    LEAST_WARM_UP_CLIPS,
+    _cache_variables,
+    local_server,
+    measure,
+    report,
+    table,
+    warm_up_clips,
+)
 
 STEP_S = 0.04
 NAMES = {
@@ -100,3 +109,36 @@ def test_meaningless_options_are_refused_at_once(options, capsys):
 def test_a_checkout_knows_its_commit():
     found = benchmark.commit()
     assert found is None or len(found.removesuffix("-dirty")) == 40
+
+
+def test_outside_a_checkout_the_commit_can_be_told(monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no git
+    monkeypatch.delenv(benchmark.COMMIT_VARIABLE, raising=False)
+    assert benchmark.commit() is None
+    monkeypatch.setenv(benchmark.COMMIT_VARIABLE, "abc")
+    assert benchmark.commit() == "abc"
+
+
+def test_the_warm_up_lasts_until_everything_has_settled():
+    plan = {"first": 2, "past": 4, "new": 1, "memory": 5}
+    info = dataclasses.replace(FakeWorld().info_for(None), extra={"clip_plan": plan})
+    assert warm_up_clips(info) == 10
+    compiled = dataclasses.replace(info, extra={"clip_plan": plan, "speed": {"settling_clips": 9}})
+    assert warm_up_clips(compiled) == 19
+    assert warm_up_clips(dataclasses.replace(info, extra={})) == LEAST_WARM_UP_CLIPS
+
+
+def test_a_cold_start_has_caches_of_its_own(tmp_path):
+    told = _cache_variables(tmp_path)
+    assert set(told) == {"WORLDWIRE_CACHE", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"}
+    assert all(place.startswith(str(tmp_path)) for place in told.values())
+    assert _cache_variables(None) == {}
+
+
+def test_a_world_without_pictures_is_given_one():
+    class Bare(FakeWorld):
+        def info_for(self, plan):
+            return dataclasses.replace(super().info_for(plan), seed_images=())
+
+    with serving(Bare(step_s=0.01)) as server, worldwire.connect(server.endpoint) as client:
+        assert measure(client, clips=2, samples=0, warm_up=1).frames_per_second > 0

@@ -33,7 +33,7 @@ STEADY_CLIPS = 6  # longer than the shapes of any one stage of a session's begin
 MOST_SHAPES = 8  # of one function of a clip; what comes later runs as it is
 MOST_SHAPES_ON_CPU = 1  # where compiling for one takes a minute of standing still
 MOST_VARIANTS = 128  # of one compiled block: functions of a clip, shapes, blocks with and without actions
-COMPILED_FOLDER = "inductor"
+COMPILED_FOLDER, COMPILED_VARIABLE = "inductor", "TORCHINDUCTOR_CACHE_DIR"
 NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "encode_alone", "extend")
 
 Tell = Callable[[str], None]
@@ -150,7 +150,11 @@ def announced(what: str, tell: Tell) -> Iterator[None]:
 
 def keep_compiled_code() -> None:
     """Compiled code is kept where all that is built once is kept, unless the user said where."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / COMPILED_FOLDER))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # torch writes its own choice into the variable when it first looks for it.
+    if os.environ.get(COMPILED_VARIABLE) in (None, default_cache_dir()):
+        os.environ[COMPILED_VARIABLE] = str(cache_folder() / COMPILED_FOLDER)
     # Shapes are bounded here, by `Steady`; torch's own bound would count those of all blocks together.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VARIANTS)
 

@@ -38,6 +38,7 @@ DEFAULT_SAMPLES: Final = 30
 PATIENCE_S: Final = 300.0
 """How long a single frame may take, compilation included."""
 START_TIMEOUT_S: Final = 600.0
+COMMIT_VARIABLE: Final = "WORLDWIRE_COMMIT"
 TOGGLED_KEY: Final = "forward"
 PLAYED_YAW_DEG: Final = 1.0
 
@@ -235,14 +236,17 @@ def report(
 
 
 def commit() -> str | None:
-    """The commit of the checkout that runs, with "-dirty" if it was changed; None outside a checkout."""
+    """The commit of the checkout that runs, with "-dirty" if it was changed.
+
+    Outside a checkout what `$WORLDWIRE_COMMIT` says, or None.
+    """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get(COMMIT_VARIABLE)
     return found.stdout.strip()
 
 
