@@ -58,16 +58,9 @@ def select_memory(overlaps: Tensor, slots: int, indices: Sequence[int] | None = 
     while len(chosen) < slots and any(column not in chosen for row in ranked for column in row):
         for row in ranked:
             free = [column for column in row if column not in chosen]
-            apart = [
-                column for column in free if _is_apart(place[column], [place[other] for other in chosen])
-            ]
             if len(chosen) < slots and free:
-                chosen.append((apart or free)[0])
+                chosen.append(next(filter(is_apart, free), free[0]))
     return chosen
-
-
-def _is_apart(place: int, others: Sequence[int]) -> bool:
-    return all(abs(place - other) > SPACING for other in others)
 
 
 class Memory:
