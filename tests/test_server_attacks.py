@@ -1,8 +1,10 @@
 """What a hostile client may try; another one keeps playing, and the server ends in good health."""
 
 import json
+import socket
 import threading
 import time
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -10,7 +12,7 @@ from fake_world import FakeSession, FakeWorld
 from server_fixture import RawPeer, serving
 
 import worldwire
-from worldwire.errors import StateError
+from worldwire.errors import ConfigError, MachineError, StateError
 from worldwire.protocol import (
     Bye,
     Done,
@@ -21,12 +23,18 @@ from worldwire.protocol import (
     Opened,
     Ping,
     Pong,
+    Reset,
     Restore,
     Start,
+    encode,
 )
+from worldwire.schema import Message
+from worldwire_runtime.commands.serve import serve_until_stopped
+from worldwire_runtime.server import Server, backlog
 from worldwire_runtime.server import clients as clients_module
 from worldwire_runtime.server.clients import Clients
 from worldwire_runtime.server.pixels import PictureEncoder
+from worldwire_runtime.server.security import KeyPair, write_new_keys
 from worldwire_runtime.server.sessions import Sessions
 from worldwire_runtime.test_pattern import PatternWorld
 
@@ -188,3 +196,65 @@ def test_a_full_table_of_connections_makes_room_or_says_so(monkeypatch):
     assert clients.heard(b"late") is None
     assert clients.may_complain(b"late")
     assert not clients.may_complain(b"later")
+
+
+GREETING = bytes.fromhex("ff00000000000000007f0301") + b"NULL".ljust(52, b"\0")
+READY = bytes.fromhex("041c0552454144590b536f636b65742d54797065000000064445414c4552")
+
+
+def mute_peer(endpoint: str) -> socket.socket:
+    """A ZMTP connection that will not read, behind a small window."""
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    host, port = endpoint.removeprefix("tcp://").split(":")
+    peer.connect((host, int(port)))
+    peer.sendall(GREETING)
+    peer.recv(64, socket.MSG_WAITALL)
+    peer.sendall(READY)
+    peer.recv(2)
+    return peer
+
+
+def send_short(peer: socket.socket, message: Message) -> None:
+    part = encode(message)
+    peer.sendall(bytes([0, len(part)]) + part)
+
+
+def waits_until(condition) -> bool:
+    end_s = time.monotonic() + 5
+    while not condition() and time.monotonic() < end_s:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_who_does_not_read_gets_no_more_made_and_others_play(monkeypatch):
+    monkeypatch.setattr(backlog, "MOST_OF_ONE_BYTES", 2**23)
+    with serving(PatternWorld(704, 1280)) as server, worldwire.connect(server.endpoint) as client:
+        peer = mute_peer(server.endpoint)
+        send_short(peer, Hello(request=1, version=(1, 0), client="mute"))
+        send_short(peer, Open(request=2))
+        for request in range(3, 43):
+            send_short(peer, Reset(request=request, session=1))
+        assert waits_until(lambda: client.status().queue > 0)
+        with client.session() as session:
+            session.reset()
+            assert session.step(worldwire.Inputs())
+        assert waits_until(lambda: len(server._router.crowded()) == 1)
+        assert client.status().queue > 0
+        peer.close()
+        assert waits_until(lambda: not server._router.crowded() and not client.status().queue)
+
+
+def test_a_key_file_with_40_other_characters_is_named(tmp_path):
+    """It would end the server at the first handshake."""
+    keys = write_new_keys(tmp_path / "key")
+    file = tmp_path / "key_secret"
+    file.write_text(file.read_text().replace(keys.public.decode(), "~" * 40))
+    with pytest.raises(ConfigError, match="holds no key"):
+        KeyPair.from_file(file)
+
+
+def test_a_ready_file_that_cannot_be_written_is_named_and_nothing_stays():
+    server = Server(FakeWorld, "tcp://127.0.0.1:0")
+    with pytest.raises(MachineError, match="ready file"):
+        serve_until_stopped(server, Path("/proc/no-such-folder/ready"))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Conditioning = Literal["both", "keys", "poses"]
 STATE_FORMAT = "worldwire-session-1"
 MAX_SEED = 2**63 - 1
+FARTHEST = 1e9
 MAX_FRAMES = 2**48
 """Far beyond any session, and far below what a number on the wire can hold."""
 
@@ -164,7 +165,7 @@ class Session:
             decoder.load_state(_under("decoder.", tensors))
             generator.set_state(tensors["rng"])
             text, actions = tensors["text"].to(world.device, world.dtype), tensors["actions"]
-            player, frames = PlayerPose(**facts["player"]), _check_frames(facts["frames"])
+            player, frames = _check_player(facts["player"]), _check_frames(facts["frames"])
             view, conditioning = str(facts["view"]), self._check_conditioning(facts["conditioning"])
             origin_c2w = world.config.motion.camera(PlayerPose(), view)
             turns = read_turns(facts["turns"], memory)
@@ -371,6 +372,14 @@ def _unreadable_is_a_state_error() -> Iterator[None]:
         raise StateError(
             f"a saved state cannot be read: {error}", expected="bytes that save() returned"
         ) from error
+
+
+def _check_player(facts: dict[str, Any]) -> PlayerPose:
+    """Where a saved session's player stands; ValueError or TypeError for what is no place."""
+    player = PlayerPose(**facts)
+    if not all(abs(value) <= FARTHEST for value in asdict(player).values()):
+        raise ValueError(f"player: {str(facts)[:200]}")
+    return player
 
 
 def _check_frames(frames: Any) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldwire.cli import Command
-from worldwire.errors import ConfigError
+from worldwire.errors import ConfigError, MachineError
 from worldwire.protocol import DEFAULT_ADDRESS, Limits
 from worldwire_runtime import test_pattern
 from worldwire_runtime.commands.world_options import add_world_options, load_world
@@ -138,8 +138,11 @@ def _load(args: argparse.Namespace, progress: Callable[[float, str], None]) -> S
 
 def _size(text: str) -> tuple[int, int]:
     """Width and height of "1280x704"."""
-    width, height = text.lower().split("x")
-    return int(width), int(height)
+    try:
+        width, height = (int(side) for side in text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1280x704, got {text!r}") from error
+    return width, height
 
 
 def serve_until_stopped(server: Server, ready_file: Path | None, what: str = "") -> None:
@@ -149,9 +152,7 @@ def serve_until_stopped(server: Server, ready_file: Path | None, what: str = "")
         sys.stdout.write(f"worldwire serves {what}{server.endpoint}\n")
         sys.stdout.flush()
         if ready_file is not None:
-            part = ready_file.with_name(ready_file.name + ".part")
-            part.write_text(server.endpoint)
-            part.replace(ready_file)
+            _write_ready(ready_file, server.endpoint)
 
     before = {name: signal.signal(name, lambda *_: server.stop()) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -161,6 +162,19 @@ def serve_until_stopped(server: Server, ready_file: Path | None, what: str = "")
             signal.signal(name, handler)
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
+
+
+def _write_ready(ready_file: Path, endpoint: str) -> None:
+    """Writes the address at once and as a whole; MachineError when it cannot be written."""
+    part = ready_file.with_name(ready_file.name + ".part")
+    try:
+        part.write_text(endpoint)
+        part.replace(ready_file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise MachineError(
+            f"the ready file cannot be written: {error}", remedy="name another --ready-file, or make room"
+        ) from error
 
 
 command = Command("serve a world to clients over ZeroMQ", configure, run)

@@ -189,7 +189,7 @@ class Server:
         """How long the loop may sleep: until the next live step is due, if the worker could begin it."""
         if self._tasks or not self._rate:
             return TURN_MS
-        wait_s = min(self._sessions.next_due_s() - time.monotonic(), TURN_MS / 1000)
+        wait_s = min(self._sessions.next_due_s(self._router.crowded()) - time.monotonic(), TURN_MS / 1000)
         return max(0, math.ceil(wait_s * 1000))
 
     # ------------------------------------------------------------------ messages in
@@ -322,7 +322,7 @@ class Server:
         """
         self._switch_all()
         while self._jobs is not None and self._may_begin():
-            slot = self._sessions.next(time.monotonic(), quick=bool(self._tasks))
+            slot = self._sessions.next(time.monotonic(), bool(self._tasks), self._router.crowded())
             if slot is None:
                 return
             self._begin(self._jobs, slot, *slot.take_request())

@@ -17,6 +17,7 @@ import zmq
 from worldwire.errors import MachineError, WorldwireError
 from worldwire.protocol import encode
 from worldwire.schema import Message
+from worldwire_runtime.server.backlog import LARGE_BYTES, Backlog
 from worldwire_runtime.server.security import ZAP_DOMAIN, Gate, KeyPair, require_curve
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ MOST_PARTS: Final = 3
 """Parts of a message that are kept: one more than any has, so that it shows. The others are thrown away."""
 QUEUED_MESSAGES: Final = 1000
 LINGER_MS: Final = 200
+UNREAD_MS: Final = 60_000
+"""The system cuts a connection whose other side has taken nothing for so long; what waits for it is freed."""
 
 
 class Router:
@@ -50,6 +53,7 @@ class Router:
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
         self._is_woken = False
+        self._backlog = Backlog()
         self._parts: list[zmq.Frame] = []
         """The address and the parts so far of the message that is being read."""
         self._context = zmq.Context()
@@ -62,6 +66,7 @@ class Router:
             zmq.SNDHWM: QUEUED_MESSAGES,
             zmq.RCVHWM: QUEUED_MESSAGES,
             zmq.LINGER: LINGER_MS,
+            zmq.TCP_MAXRT: UNREAD_MS,
         }.items():
             self._socket.setsockopt(option, value)
         self._gate: Gate | None = None
@@ -121,13 +126,22 @@ class Router:
     def send(self, client: bytes, message: Message, payload: Any = None) -> bool:
         """Sends without waiting or copying; False when the client is gone or does not read."""
         parts = [client, encode(message)] + ([] if payload is None else [payload])
+        large = payload is not None and len(payload) >= LARGE_BYTES
+        if large:
+            parts[-1] = zmq.Frame(payload, track=True, copy=False)
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             return False
+        if large:
+            self._backlog.add(client, parts[-1].tracker, len(payload))
         return True
+
+    def crowded(self) -> frozenset[bytes]:
+        """The clients that get no more pictures until they have read those that wait for them."""
+        return self._backlog.crowded()
 
     def close(self) -> None:
         """Sends what is queued for a moment, then frees the address."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import tempfile
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,6 +21,7 @@ SECRET_SUFFIX: Final = "_secret"
 PUBLIC_FILES: Final = "*"
 ZAP_ADDRESS: Final = "inproc://zeromq.zap.01"
 ZAP_DOMAIN: Final = b"worldwire"
+HANDSHAKES_PER_TURN: Final = 8
 
 
 class KeyPair(NamedTuple):
@@ -84,8 +86,10 @@ class Gate:
         self.socket.bind(ZAP_ADDRESS)
 
     def answer(self) -> None:
-        """Answers what libzmq asks; returns when nothing is left."""
-        while self.socket.poll(0):
+        """Answers what libzmq asks; a flood of handshakes is answered in several turns."""
+        for _ in range(HANDSHAKES_PER_TURN):
+            if not self.socket.poll(0):
+                return
             version, request, _, address, _, mechanism, *credentials = self.socket.recv_multipart()
             known = mechanism == b"CURVE" and credentials[0] in self._raw_keys()
             if not known:
@@ -124,4 +128,8 @@ def _read(path: Path) -> tuple[bytes, bytes | None]:
         ) from error
     if public is None or len(public) != 40 or (secret is not None and len(secret) != 40):
         raise ConfigError(f"{path} holds no key", expected="40 characters of Z85")
+    try:
+        _ = [z85.decode(key) for key in (public, secret) if key is not None]
+    except (KeyError, ValueError, struct.error) as error:
+        raise ConfigError(f"{path} holds no key", expected="40 characters of Z85") from error
     return public, secret

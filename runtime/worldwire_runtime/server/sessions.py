@@ -20,6 +20,8 @@ from worldwire_runtime.server.live import LiveInputs
 from worldwire_runtime.server.pixels import PictureEncoder
 from worldwire_runtime.server.worker import ServedSession
 
+MOST_ENCODING: Final = 64
+"""So many pictures of a session may wait for the encoder before the world makes more."""
 QUICK_STEP_S: Final = 0.002
 """Steps that are no longer than this are given to the worker several at a time."""
 NO_CLIENT: Final = b""
@@ -61,7 +63,7 @@ class Slot:
 
     def wants_work(self, now_s: float) -> bool:
         """Whether the worker could do something for this session now."""
-        if self.busy:
+        if self.busy or (self.encoding > MOST_ENCODING and not self.closing):
             return False
         return self.closing or bool(self.requests) or (self.due_s <= now_s and self.wants_step)
 
@@ -279,19 +281,24 @@ class Sessions:
             )
         slot.requests.append((message, payload))
 
-    def next(self, now_s: float, quick: bool = False) -> Slot | None:
-        """The session whose turn it is; it goes behind all others. quick: only if it wants a quick step."""
+    def next(self, now_s: float, quick: bool = False, crowded: frozenset[bytes] = frozenset()) -> Slot | None:
+        """The session whose turn it is; it goes behind all others. quick: only if it wants a quick step.
+
+        crowded: clients that get nothing made until they have read what waits for them.
+        """
         for slot in self._slots.values():
-            if slot.wants_work(now_s):
+            if slot.wants_work(now_s) and (slot.closing or slot.client not in crowded):
                 if quick and not slot.is_quick:
                     return None
                 self._slots.move_to_end(slot.id)
                 return slot
         return None
 
-    def next_due_s(self) -> float:
+    def next_due_s(self, crowded: frozenset[bytes] = frozenset()) -> float:
         """When the next live step is due; infinity if none is to come."""
-        return min(
-            (slot.due_s for slot in self._slots.values() if slot.wants_step and not slot.busy),
-            default=math.inf,
+        waiting = (
+            slot
+            for slot in self._slots.values()
+            if slot.wants_step and not slot.busy and slot.encoding <= MOST_ENCODING
         )
+        return min((slot.due_s for slot in waiting if slot.client not in crowded), default=math.inf)
