@@ -258,3 +258,12 @@ def test_a_ready_file_that_cannot_be_written_is_named_and_nothing_stays():
     server = Server(FakeWorld, "tcp://127.0.0.1:0")
     with pytest.raises(MachineError, match="ready file"):
         serve_until_stopped(server, Path("/proc/no-such-folder/ready"))
+
+
+def test_a_long_prompt_of_rare_characters_costs_what_shows_of_it():
+    session = PatternWorld(704, 1280).session()
+    session.reset(prompt="".join(map(chr, range(0x4E00, 0x4E00 + 2000))))
+    start_s = time.process_time()
+    for _ in range(10):
+        session.step(worldwire.Inputs())
+    assert time.process_time() - start_s < 0.5

@@ -220,8 +220,15 @@ def _glyph(character: str, size_px: int) -> Picture:
 def _write_text(picture: Picture, text: str, row: int) -> None:
     """One line of text at a row of the picture, cut where the picture ends."""
     size_px = max(16, picture.shape[0] // 28)
-    line = np.concatenate([_glyph(character, size_px) for character in text or " "], axis=1)
     part = picture[row : row + size_px, MARGIN_PX:-MARGIN_PX]
+    glyphs: list[Picture] = []
+    room = part.shape[1]
+    for character in text or " ":
+        glyphs.append(_glyph(character, size_px))
+        room -= glyphs[-1].shape[1]
+        if room <= 0:
+            break  # a long prompt costs no more than what shows of it
+    line = np.concatenate(glyphs, axis=1)
     part[:, : line.shape[1]] = line[: len(part), : part.shape[1]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import signal
 import sys
 from collections.abc import Callable
@@ -91,8 +92,19 @@ def run(args: argparse.Namespace) -> int:
     if keys is not None:
         sys.stdout.write(f"worldwire: the server key is {keys.public.decode()}\n")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _allow_files()
     serve_until_stopped(server, args.ready_file, f"{args.preset} at ")
     return 0
+
+
+def _allow_files() -> None:
+    """As many open files as the system grants: each connection is one, and 1024 are soon taken."""
+    if importlib.util.find_spec("resource") is None:
+        return  # Windows has no such limit
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _make_keys(path: Path) -> int:
