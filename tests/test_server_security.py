@@ -127,6 +127,13 @@ def test_the_command_refuses_what_makes_no_sense(options, word, capsys):
     assert word in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", ["abc", "320", "320x192x3"])
+def test_a_size_that_is_none_is_told_by_an_example(size, capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "--preset", "test-pattern", "--size", size])
+    assert "WIDTHxHEIGHT such as 1280x704" in capsys.readouterr().err
+
+
 def test_a_served_pattern_tells_its_key_and_its_address(tmp_path):
     keys = write_new_keys(tmp_path / "server")
     ready = tmp_path / "ready"
