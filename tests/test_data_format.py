@@ -249,3 +249,5 @@ def test_the_sheet_and_the_statistics(shard):
     assert "moving in 100.0 %" in text
     assert "2.00 m/s" not in text  # twelve frames hold eleven steps
     assert "forward 92 %" in text
+    statistics.add(replace(episodes[0], policy=None))
+    assert "None" not in "\n".join(statistics.lines())  # a capture has no policy

@@ -49,7 +49,8 @@ class Statistics:
         self.turned_deg += float(turn.sum())
         self.held += episode.keys.sum(axis=0)
         for name in ("kind", "time_of_day", "view", "policy"):
-            self.labels.setdefault(name, Counter())[str(getattr(episode, name))] += 1
+            if (label := getattr(episode, name)) is not None:  # captures have no policy
+                self.labels.setdefault(name, Counter())[str(label)] += 1
 
     def lines(self) -> list[str]:
         """Plain text, one fact a line."""
