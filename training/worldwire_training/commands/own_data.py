@@ -110,7 +110,15 @@ def _walk(host: CapturingHost, start: Any, source: str) -> None:
     from worldwire.viewer.script import load_script, walk
 
     script = load_script(source)
-    with host.open(lambda line: log.info("%s", line), lambda: False) as (info, session):
+    last_line = ""
+
+    def report(line: str) -> None:
+        nonlocal last_line
+        if line != last_line:  # reports come several times a second
+            log.info("%s", line)
+        last_line = line
+
+    with host.open(report, lambda: False) as (info, session):
         session.reset(start.prompt, seed_image(start.image, info), start.seed, start.view)
         for _ in walk(session, script):
             pass
