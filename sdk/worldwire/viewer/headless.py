@@ -65,7 +65,8 @@ def _annotated(frame: Frame, inputs: Inputs, scale: int) -> pygame.Surface:
 
 
 def _sheet_picture(frame: Frame, inputs: Inputs, info: WorldInfo) -> SheetPicture:
-    caption = f"{frame.index / info.frames_per_second:.1f} s  {' '.join(sorted(inputs.keys))}"
-    if inputs.yaw_deg:
-        caption += f"  yaw {inputs.yaw_deg:+g}°"
-    return SheetPicture(_annotated(frame, inputs, 1), caption)
+    parts = [f"{frame.index / info.frames_per_second:.1f} s", " ".join(sorted(inputs.keys))]
+    parts += [
+        f"{name} {turn:+g}°" for name, turn in (("yaw", inputs.yaw_deg), ("pitch", inputs.pitch_deg)) if turn
+    ]
+    return SheetPicture(_annotated(frame, inputs, 1), "  ".join(part for part in parts if part))
