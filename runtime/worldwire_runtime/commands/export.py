@@ -10,6 +10,7 @@ graph under ONNX Runtime with the network that it was made from.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.images < 1:
         raise ConfigError("--images is too small", expected="1 or more", got=str(args.images))
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it reports every constant that it shares
     world = World.load(args.preset, args.device, "float32")
     with Bar(unit="step") as bar:
         graphs = export_world(
