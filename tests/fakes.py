@@ -12,7 +12,7 @@ from fake_world import FRAMES_PER_LATENT, FakeSession, FakeWorld
 from numpy.typing import NDArray
 
 from worldwire import Frame, Intrinsics, PlayerPose, WorldInfo
-from worldwire.errors import ImageError
+from worldwire.errors import ConfigError
 
 EYE_HEIGHT_M = 1.6
 SCENES = {"meadow": (90, 160, 80), "desert": (200, 170, 110), "dusk": (90, 80, 130)}
@@ -46,7 +46,7 @@ class SceneSession(FakeSession):
     def reset(self, prompt=None, image=None, seed=0, view=None) -> Frame:
         name = image if isinstance(image, str) else list(SCENES)[seed % len(SCENES)]
         if name not in SCENES:
-            raise ImageError("unknown seed image", expected=", ".join(SCENES), got=repr(name))
+            raise ConfigError("unknown seed image", expected=", ".join(SCENES), got=repr(name))
         self._scene, self._view = name, view or SEEDS[name]["view"]
         self._index, self._player = 0, PlayerPose()
         return self._frame()

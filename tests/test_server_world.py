@@ -6,7 +6,7 @@ from server_fixture import serving
 from worlds import write_random_world
 
 import worldwire
-from worldwire.errors import ImageError
+from worldwire.errors import ConfigError, ImageError
 from worldwire.inputs import Inputs
 from worldwire_runtime.world import World
 
@@ -67,6 +67,8 @@ def test_a_seed_image_of_the_wrong_size_is_named_and_the_session_goes_on(client)
     with client.session() as session:
         with pytest.raises(ImageError):
             session.reset(image=np.zeros((8, 8, 3), np.uint8))
+        with pytest.raises(ConfigError, match="unknown seed image"):
+            session.reset(image="atlantis")
         assert session.reset().index == 0
 
 

@@ -381,7 +381,7 @@ def test_a_stream_left_before_its_end_needs_a_reset(session):
         ({"conditioning": "dreams"}, ConfigError),
         ({"seed": -1}, ConfigError),
         ({"seed": 1.5}, ConfigError),
-        ({"image": "atlantis"}, ImageError),
+        ({"image": "atlantis"}, ConfigError),
         ({"image": np.zeros((16, 16, 3), np.uint8)}, ImageError),
         ({"image": np.zeros((32, 64, 3), np.float32)}, ImageError),
         ({"image": 7}, ImageError),

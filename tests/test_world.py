@@ -195,7 +195,7 @@ def test_a_world_without_seed_images_starts_from_prompts_only(folder):
     shutil.rmtree(folder / "seeds")
     world = load(folder)
     assert world.info.seed_images == ()
-    with pytest.raises(ImageError, match="ships none"):
+    with pytest.raises(ConfigError, match="ships none"):
         world.session().reset()
     assert world.session().reset("a village").index == 0
 
@@ -208,7 +208,7 @@ def test_corrupt_and_wrong_pictures_are_named_when_they_are_asked_for(folder):
         seeds.get("meadow")
     with pytest.raises(ImageError, match=r"\[32, 64, 3\]"):
         seeds.get("hall")
-    with pytest.raises(ImageError, match="meadow, hall"):
+    with pytest.raises(ConfigError, match="meadow, hall"):
         seeds.get("atlantis")
 
 

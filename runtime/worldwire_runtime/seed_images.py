@@ -45,14 +45,14 @@ class SeedImages:
         return {name: dict(facts) for name, facts in self._index.items()}
 
     def first(self, view: str | None = None) -> SeedImage:
-        """The first picture, of that view if there is one. ImageError if the world ships none."""
+        """The first picture, of that view if there is one. ConfigError if the world ships none."""
         fitting = [name for name, facts in self._index.items() if facts["view"] == view]
         return self.get((*fitting, *self.names, "")[0])
 
     def get(self, name: str) -> SeedImage:
-        """The picture of that name; ImageError if there is none."""
+        """The picture of that name; ConfigError if there is none."""
         if name not in self._index:
-            raise ImageError(
+            raise ConfigError(
                 "unknown seed image",
                 expected=", ".join(self.names) or "an image: this world ships none",
                 got=repr(name),
