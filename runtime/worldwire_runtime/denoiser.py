@@ -73,19 +73,12 @@ class Denoiser:
 
         context: [c, C, h, w] clean latents, memory first, then the past; c may be 0.
         """
-        batch = self.generate_batch(
-            conditions, context.transpose(0, 1)[None], noise.transpose(0, 1)[None], steps
-        )
-        return batch[0].transpose(0, 1)
-
-    def generate_batch(
-        self, conditions: ClipConditions, context: Tensor, noise: Tensor, steps: int
-    ) -> Tensor:
-        """The same for a batch: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
-        return self.sample(conditions, context, noise, Euler(flow_schedule(steps, self._shift)))
+        batch, start = context.transpose(0, 1)[None], noise.transpose(0, 1)[None]
+        solver = Euler(flow_schedule(steps, self._shift))
+        return self.sample(conditions, batch, start, solver)[0].transpose(0, 1)
 
     def sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
-        """The same by any solver."""
+        """The same for a batch, by any solver: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
         return self._clip(conditions, context, noise.float(), solver)
 
     def generate_after(

@@ -57,10 +57,6 @@ class Footprint:
     def device_bytes(self) -> int:
         return sum(self.device.values())
 
-    @property
-    def host_bytes(self) -> int:
-        return sum(self.host.values())
-
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in self.device.items())
         return f"{self.device_bytes / GIB:.1f} GiB ({parts})"

@@ -28,7 +28,7 @@ from torch import Tensor
 from worldwire.errors import StateError
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.memory import Memory
-from worldwire_runtime.model.dit import ContextCache
+from worldwire_runtime.model.dit import ClipConditions, ContextCache
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_runtime.rules import Clip, Rules
 
@@ -65,6 +65,15 @@ def read_turns(facts: Sequence[dict[str, Any]], memory: Memory) -> list[Turn]:
     return turns
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """A clip between its noisy and its clean pass: what both are told and see."""
+
+    clip: Clip
+    conditions: ClipConditions
+    seen: ContextCache
+
+
 class RollingContext:
     """What the context of one session offers to its next clip. Latents and cameras stay in its `Memory`.
 
@@ -79,7 +88,7 @@ class RollingContext:
         self._past: list[ContextCache] = []
         self._anchor_c2w: Tensor | None = None
         self._position = 0
-        self._pending: Clip | None = None
+        self._pending: _Pending | None = None
         self.turns: list[Turn] = []
 
     def end_era(self) -> None:
@@ -91,19 +100,17 @@ class RollingContext:
         """Clean new latents [n, C, h, w] of a clip; call `roll` once they are in the memory."""
         if self._position + clip.new > self._era or not self._replayable(memory):
             self.end_era()
-        self._see(memory, clip)
-        conditions, visible = self._rules.conditions(self._new_of(clip)), ContextCache.join(self._offers())
-        return self._denoiser.generate_after(conditions, visible, noise, steps)
+        pending = self._see(memory, clip)
+        return self._denoiser.generate_after(pending.conditions, pending.seen, noise, steps)
 
     def roll(self, memory: Memory) -> None:
         """Encodes the clean new latents of the last clip for those to come."""
-        clip = self._pending
-        if clip is None:
+        if self._pending is None:
             return
+        clip = self._pending.clip
         start = clip.first + clip.past
         latents = memory.latents(range(start, start + clip.new))
-        seen = ContextCache.join(self._offers())
-        new = self._denoiser.extend(self._rules.conditions(self._new_of(clip)), latents, seen)
+        new = self._denoiser.extend(self._pending.conditions, latents, self._pending.seen)
         self._past.extend(new.part(place, place + 1) for place in range(clip.new))
         del self._past[: -self._keep]
         self._position += clip.new
@@ -132,7 +139,7 @@ class RollingContext:
         """Whether the memory has thinned out nothing that this era looked at."""
         return all(index in memory for turn in self.turns for index in turn.slots)
 
-    def _see(self, memory: Memory, clip: Clip) -> None:
+    def _see(self, memory: Memory, clip: Clip) -> _Pending:
         """Encodes what a clip will see and nobody has encoded yet."""
         begins = self._anchor_c2w is None
         if begins:
@@ -140,8 +147,10 @@ class RollingContext:
         self._fill_slots(memory, clip)
         if begins:
             self._encode_past(memory, clip)
-        self._pending = clip
         self.turns.append(Turn.of(clip))
+        conditions = self._rules.conditions(self._new_of(clip))
+        self._pending = _Pending(clip, conditions, ContextCache.join(self._offers()))
+        return self._pending
 
     def _fill_slots(self, memory: Memory, clip: Clip) -> None:
         """Chosen latents keep their slots; the others take the places of those that are chosen no more."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldwire.errors import CheckpointError, ConfigError, InputError
-from worldwire_runtime.model.checkpoint import load_into, read_state
+from worldwire_runtime.model.checkpoint import load_into
 
 WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 PAD_TOKEN, UNKNOWN_TOKEN, FIRST_WORD_TOKEN = 0, 1, 2
@@ -271,18 +271,6 @@ class PromptEncoder:
     def __init__(self, encoder: UMT5Encoder, tokenizer: Tokenizer, text_len: int = 512) -> None:
         self.encoder, self.tokenizer, self.text_len = encoder, tokenizer, text_len
 
-    @classmethod
-    def from_files(
-        cls,
-        weights: str | os.PathLike[str],
-        tokenizer: str | os.PathLike[str],
-        dtype: torch.dtype = torch.bfloat16,
-    ) -> Self:
-        """The released encoder (`.pth` or safetensors) and its tokenizer folder."""
-        encoder = UMT5Encoder(UMT5Config()).to(dtype)
-        encoder.load_official(_read_weights(weights))
-        return cls(encoder, read_tokenizer(tokenizer))
-
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings, cut after `text_len` tokens and zero behind each prompt's last token.
 
@@ -327,17 +315,6 @@ def clean_prompt(prompt: str) -> str:
     import ftfy
 
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
-
-
-def _read_weights(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
-    if os.fspath(path).endswith(".safetensors"):
-        return read_state(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error})", expected="a complete .pth or safetensors file"
-        ) from error
 
 
 def _checked(kind: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from worldwire.errors import CheckpointError
 from worldwire_runtime.model.stored import Stored
 
-TRAINING_EXTRAS = ("dynamic_feature_projection_heads.",)
-"""Heads that the light VAE's training needed and its inference does not."""
 PLAYED = ("generator.", "gen_model.", "student.", "model.", "state_dict.")
 """Prefixes under which training code stores the network that plays, when there are others beside it."""
 DECODER_PARTS = ("conv2.", "decoder.")
@@ -95,11 +93,6 @@ def vae_renamer(res_blocks: tuple[int, int]) -> Callable[[str], str]:
         return _RESNET.sub(lambda found: f"{found[1]}.{_RESNET_WORDS.get(found[2], found[2])}.", name)
 
     return rename
-
-
-def is_training_extra(name: str) -> bool:
-    """Whether a tensor is known to serve training only."""
-    return name.startswith(TRAINING_EXTRAS)
 
 
 def _played(copies: list[str]) -> str:
