@@ -15,6 +15,7 @@ from worldwire_training.data_engine.episode import (
     plan_walk,
     stare_share,
 )
+from worldwire_training.data_engine.navigation import FREE_MARGIN_M, roomiest_points
 from worldwire_training.data_engine.player import Player, moving_share, track_rows
 from worldwire_training.data_engine.policies import Hand, out_and_back, pan, strafe, turn_by
 from worldwire_training.data_engine.prompts import prompt_vocabulary, third_person
@@ -69,6 +70,26 @@ def test_unknown_kinds_and_times_are_refused():
         build_scene(0, "forest")
     with pytest.raises(ConfigError, match="day or dusk"):
         build_scene(0, "rooms", "noon")
+
+
+@pytest.mark.parametrize("seed", [12045, 10038])
+def test_a_room_full_of_furniture_has_a_place_to_begin(seed):
+    """None and one of the random places in the home room are free."""
+    scene = build_scene(seed)
+    starts = scene.meeting_points[scene.starts]
+    assert len(starts)
+    assert (scene.solids.clearance_m(starts) > PLAYER_RADIUS_M).all()
+    walk = plan_walk(scene, np.random.default_rng(0), FRAMES, "first")
+    assert moving_share(walk.player) >= MIN_MOVING_SHARE
+
+
+def test_the_roomiest_places_are_one_at_least():
+    """Where nothing keeps the margin, the best there is."""
+    tight = room_for_one(boxes=[(-0.5, 1.0, 0.2, 2.0, 0.0), (1.5, 1.0, 0.2, 2.0, 0.0)])
+    best = roomiest_points(tight, (0.0, 1.0), (0.0, 1.0))
+    assert len(best)
+    assert np.allclose(best[:, 0], 0.5)
+    assert (tight.clearance_m(roomiest_points(tight, (3.0, 4.0), (0.0, 1.0))) >= FREE_MARGIN_M).all()
 
 
 def test_prompts_use_the_vocabulary_and_name_kind_and_time():

@@ -13,7 +13,7 @@ from worldwire_training.data_engine import furniture
 from worldwire_training.data_engine.atmosphere import Colour, atmosphere
 from worldwire_training.data_engine.ground import GroundPaint, Pattern
 from worldwire_training.data_engine.mesh import Material, Mesh, Place, box, quad
-from worldwire_training.data_engine.navigation import FREE_MARGIN_M
+from worldwire_training.data_engine.navigation import FREE_MARGIN_M, roomiest_points
 from worldwire_training.data_engine.prompts import COATS, HATS, rooms_prompt
 from worldwire_training.data_engine.scene import MAX_LAMPS, Ground, Scene
 from worldwire_training.data_engine.solids import Solids
@@ -469,7 +469,7 @@ def _finish(seed: int, plan: Plan, floor_name: str) -> Scene:
 
 
 def _meeting_points(plan: Plan, solids: Solids) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Doorways and free places [n, 2], and which of them lie in the room that the prompt is about."""
+    """Doorways and free places [n, 2], and which of them (one or more) lie in the room of the prompt."""
     points = sorted({spot for room in plan.rooms for spot in room.doors})
     for room in plan.rooms:
         x, z = plan.rng.uniform((room.x0, room.z0), (room.x1, room.z1), (40, 2)).T
@@ -481,4 +481,7 @@ def _meeting_points(plan: Plan, solids: Solids) -> tuple[NDArray[np.float64], ND
     inside = (
         (every[:, 0] > home.x0) & (every[:, 0] < home.x1) & (every[:, 1] > home.z0) & (every[:, 1] < home.z1)
     )
+    if not inside.any():  # so much furniture that no random place was free
+        added = roomiest_points(solids, (home.x0, home.x1), (home.z0, home.z1))
+        every, inside = np.concatenate([every, added]), np.repeat((False, True), (len(every), len(added)))
     return every, np.flatnonzero(inside)
