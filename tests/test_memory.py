@@ -270,3 +270,13 @@ def test_a_memory_with_latents_on_the_host_recalls_alike():
     assert all(torch.equal(value, plain.state()[name]) for name, value in tiered.state().items())
     with pytest.raises(ConfigError, match="stay on the device"):
         Memory(CAMERA, resident=3)
+
+
+def test_held_latents_stay_until_another_shows_clearly_more() -> None:
+    overlaps = torch.tensor([[0.50, 0.0, 0.0, 0.55, 0.0, 0.0, 0.75]])
+    assert select_memory(overlaps, 1) == [6]
+    assert select_memory(overlaps[:, :6], 1) == [3]
+    assert select_memory(overlaps[:, :6], 1, held=[0]) == [0]  # 0.05 better is not enough
+    assert select_memory(overlaps, 1, held=[0]) == [6]
+    numbers = [10, 11, 12, 20, 21, 22, 30]
+    assert select_memory(overlaps[:, :6], 1, numbers, held=[10, 99]) == [0]

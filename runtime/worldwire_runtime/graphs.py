@@ -62,6 +62,11 @@ class Graphed:
         recording.replay()
         return pytree.tree_map(_copied, recording.outputs)
 
+    @property
+    def recordings(self) -> int:
+        """How many shapes have been recorded."""
+        return len(self._recordings)
+
     def _make(self, leaves: list[Any], shape: Any) -> Recording:
         own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         name = getattr(self._function, "__name__", "function").replace("_", " ")

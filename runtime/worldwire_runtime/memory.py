@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from copy import copy
 from itertools import pairwise
 from typing import Literal, Self, get_args
@@ -24,18 +24,23 @@ POINTS = 256  # sample points per frustum
 POINT_SEED = 0  # one fixed sample, so that equal sessions recall equally
 RECENCY = 1e-3  # the newest of equal overlaps wins; less than one of the sample points counts
 SPACING = 2  # latents: half a second at 16 frames/s; nearer ones show almost the same view
+HELD = 0.1  # of overlap, by which another view must be better to take the slot of one that is held
 RECENT = 64  # latents that thinning leaves alone, more than any past window holds
 OFFICIAL_SINK = 1  # the latent that the official selection pins to the last slot
 _FIRST_ROWS = 64
 
 
-def select_memory(overlaps: Tensor, slots: int, indices: Sequence[int] | None = None) -> list[int]:
+def select_memory(
+    overlaps: Tensor, slots: int, indices: Sequence[int] | None = None, held: Collection[int] = ()
+) -> list[int]:
     """Which candidates fill the memory slots: for each query in turn the best one not yet taken.
 
     Latents next to a chosen one show almost the same: they are taken only where nothing else overlaps, so
     that the slots hold different views. overlaps: [Q, K], candidates from old to new; the newest wins ties.
-    indices: the candidates' latent indices (default 0 .. K-1). Returns up to `slots` different columns; fewer
-    where no other candidate overlaps with any query. Waits once for the device, for a few numbers per query.
+    indices: the candidates' latent indices (default 0 .. K-1). held: indices that are in slots already; they
+    stay until something better by `HELD` comes, for what they offer need not be computed anew. Returns up to
+    `slots` different columns; fewer where no other candidate overlaps with any query. Waits once for the
+    device, for a few numbers per query.
     """
     count = overlaps.shape[1]
     if not (count and slots):
@@ -43,13 +48,15 @@ def select_memory(overlaps: Tensor, slots: int, indices: Sequence[int] | None = 
     # A chosen one rules out itself and its neighbours: a query's best open candidate is among its first ones.
     reach = min(count, (slots - 1) * (2 * SPACING + 1) + 1)
     newer = RECENCY / count * torch.arange(count, device=overlaps.device, dtype=torch.float64)
+    place = range(count) if indices is None else indices
+    if held:
+        newer[[column for index in held if (column := bisect_left(place, index)) < count]] += HELD
     best = torch.where(overlaps > 0, overlaps + newer, -1.0).topk(reach, dim=1)
     scores, columns = torch.stack([best.values, best.indices.double()]).cpu().numpy()
     ranked = [
         [int(column) for column, score in zip(*row, strict=True) if score > 0]
         for row in zip(columns, scores, strict=True)
     ]
-    place = range(count) if indices is None else indices
 
     def is_apart(column: int) -> bool:
         return all(abs(place[column] - place[other]) > SPACING for other in chosen)
@@ -137,10 +144,11 @@ class Memory:
             part = slice(start, start + RECENT)
             self._append(latents[part], c2w[part], numbers[part])
 
-    def select(self, query_c2w: Tensor, slots: int, before: int) -> list[int]:
+    def select(self, query_c2w: Tensor, slots: int, before: int, held: Collection[int] = ()) -> list[int]:
         """Up to `slots` latents with an index below `before` that show best what the cameras [Q, 4, 4] see.
 
         The most important query comes first. Nothing that overlaps, nothing recalled: fewer slots are filled.
+        held: latents that stay unless others are clearly better (see `select_memory`).
         """
         count = bisect_left(self._indices, before)
         queries, candidates = query_c2w.to(self._choose_on), self._c2w[:count].to(self._choose_on)
@@ -149,7 +157,7 @@ class Memory:
         if self._selection == "official":
             return self._select_official(queries, candidates, slots)
         shares = overlap(queries, candidates, self._points, self._intrinsics, self._near_m, self._far_m)
-        return [self._indices[row] for row in select_memory(shares, slots, self._indices[:count])]
+        return [self._indices[row] for row in select_memory(shares, slots, self._indices[:count], held)]
 
     def newest(self, count: int) -> list[int]:
         """Indices of the newest latents, at most `count`, oldest of them first."""

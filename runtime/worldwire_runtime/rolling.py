@@ -5,7 +5,8 @@ times of its own. Here they stay put for an *era* of up to `rolling_latents` lat
 
     anchor      the newest clean latent when the era began: every camera of the era is told relative to it
     position    0 for the oldest past latent then, counting on: rotary time and place in the action modules
-    slot        a memory latent keeps its slot, whose number is its time, for as long as it is chosen
+    slot        a memory latent keeps its slot, whose number is its time, for as long as it is chosen,
+                which is until another one shows clearly more
 
 so what a latent once offered stays valid and only new latents and newly chosen ones are encoded:
 
@@ -90,6 +91,11 @@ class RollingContext:
         self._position = 0
         self._pending: _Pending | None = None
         self.turns: list[Turn] = []
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """The latents in the slots now."""
+        return tuple(index for index in self._chosen if index is not None)
 
     def end_era(self) -> None:
         """The next clip begins an era: after a change of the prompt, which old keys do not know."""

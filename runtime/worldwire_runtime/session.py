@@ -221,8 +221,10 @@ class Session:
         before = memory.next_index - self._plan.past
         if not self._use_memory or self._conditioning == "keys" or before < self._plan.memory:
             return ()
-        chosen = memory.select(self._world.rules.queries(move.latent_c2w), self._plan.memory, before)
-        spare = (index for index in range(before - 1, -1, -1) if index not in chosen and index in memory)
+        held = self._context.held if self._context is not None else ()
+        chosen = memory.select(self._world.rules.queries(move.latent_c2w), self._plan.memory, before, held)
+        spares = (*held, *range(before - 1, -1, -1))
+        spare = (index for index in spares if index not in chosen and index in memory)
         while len(chosen) < self._plan.memory:
             chosen.append(next(spare))
         return tuple(chosen)

@@ -32,6 +32,7 @@ class Context(NamedTuple):
 EVERYTHING = Context(0, 0)
 # Largest queries x keys of one head whose scores a CPU may hold at once.
 MAX_PLAIN_SCORES = 2048 * 2048
+FUSED_NDIM = 4
 
 
 def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tensor:
@@ -47,6 +48,9 @@ def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tens
             attend(query[:, :, context.queries :], keys),
         )
         return torch.cat(attended, dim=2)
+    if query.ndim > FUSED_NDIM:  # the fused kernels take no further dimensions: each sequence as a head
+        flat, key, value = (part.flatten(1, -3) for part in (query, *keys))
+        return attend(flat, KeyValue(key, value)).unflatten(1, query.shape[1:-2])
     if query.device.type == "cpu" and query.shape[-2] * keys.key.shape[-2] <= MAX_PLAIN_SCORES:
         return plain_attention(query, keys)
     return F.scaled_dot_product_attention(query, keys.key, keys.value)
