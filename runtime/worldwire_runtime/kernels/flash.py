@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -29,6 +30,8 @@ CANDIDATES = (
 """columns: keys of one step, a divisor of `KEY_BLOCK`; depth is the head's width."""
 SMALL = Tiles(16, 64, 0, warps=4, stages=1)
 """For Triton's interpreter."""
+LEAST_WIDTH = 32
+"""The tensor cores add up 8-bit products in runs of so many, so a head is at least this wide."""
 
 
 @triton.jit
@@ -136,7 +139,17 @@ def attend(
     *,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """The same, with these tiles if some are given."""
+    """The same, with these tiles if some are given.
+
+    Heads that are no `kernel_width` wide are filled up with zero channels, which add nothing to a score; the
+    channels of the result that come of them are left out.
+    """
+    width = query.shape[-1]
+    added = kernel_width(width) - width
+    if added:
+        query, key = F.pad(query, (0, added)), F.pad(key, (0, added))
+        value = F.pad(value, (0, added) if value_scale is None else (0, 0, 0, added))
+        value_scale = None if value_scale is None else F.pad(value_scale, (0, added))
     out = _output(query, dtype)
     query, key, value, query_scale, key_scale = (
         part.contiguous() for part in (query, key, value, query_scale, key_scale)
@@ -147,7 +160,12 @@ def attend(
         _launch(query, key, value, scales, tokens, out, chosen)
 
     run(tiles or _best(query, value, tokens, run))
-    return out
+    return _output(query[..., :width], dtype).copy_(out[..., :width]) if added else out
+
+
+def kernel_width(width: int) -> int:
+    """Channels per head that the kernel works on: a power of two (its blocks are), `LEAST_WIDTH` or more."""
+    return max(LEAST_WIDTH, triton.next_power_of_2(width))
 
 
 def _best(query: Tensor, value: Tensor, tokens: int, run: Callable[[Tiles], None]) -> Tiles:

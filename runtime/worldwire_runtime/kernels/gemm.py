@@ -25,7 +25,8 @@ from worldwire_runtime.kernels.tuning import Tiles, gpu_name, tuner
 
 GROUP_ROWS = 8
 """Tiles of so many rows of tiles are worked on together, so that they share weights in the L2 cache."""
-# The first of each is what runs unmeasured. All fit Hopper's 227 KB of shared memory.
+# The first of each is what runs unmeasured. All fit Hopper's 227 KB of shared memory. The tensor cores add up
+# 8-bit products in runs of 32: no depth is less.
 CANDIDATES = (
     Tiles(128, 256, 128, warps=8, stages=3),
     Tiles(128, 256, 64, warps=8, stages=4),
@@ -36,7 +37,8 @@ CANDIDATES = (
     Tiles(256, 128, 128, warps=8, stages=3, persistent=True),
     Tiles(64, 128, 128, warps=4, stages=4),
 )
-# Gate and residual need registers and room for a tile in float32: wide tiles spill.
+# Gate and residual need registers, and a float32 result twice the shared memory: for both, wide tiles spill
+# or do not fit.
 GATED_CANDIDATES = (
     Tiles(128, 128, 128, warps=8, stages=3),
     Tiles(128, 128, 64, warps=8, stages=4),
@@ -206,8 +208,12 @@ def _best(
         return SMALL
     shape = f"{x.shape[0]}x{x.shape[1]}x{weight.shape[0]}"
     extras = f"{x.dtype} to {y.dtype}{', gelu' * gelu}{', gated' * gated}"
-    candidates = GATED_CANDIDATES if gated else CANDIDATES
-    return tuner().best(f"gemm, {gpu_name(x.device)}, {shape}, {extras}", candidates, run)
+    return tuner().best(f"gemm, {gpu_name(x.device)}, {shape}, {extras}", candidates(y.dtype, gated), run)
+
+
+def candidates(dtype: torch.dtype, gated: bool) -> tuple[Tiles, ...]:
+    """The tiles to choose from for results in `dtype`."""
+    return GATED_CANDIDATES if gated or dtype == torch.float32 else CANDIDATES
 
 
 def _launch(
