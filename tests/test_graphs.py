@@ -12,7 +12,7 @@ from worlds import write_random_world
 
 from worldwire.inputs import Inputs
 from worldwire_runtime.denoiser import Denoiser
-from worldwire_runtime.graphs import MOST_GRAPHS, WARM_CALLS, Graphed, flatten, unflatten
+from worldwire_runtime.graphs import MOST_GRAPHS, WARM_CALLS, CudaRecorder, Graphed, flatten, unflatten
 from worldwire_runtime.world import World
 
 
@@ -67,6 +67,49 @@ def test_other_shapes_values_and_missing_tensors_are_other_recordings():
     assert len(calls) == 3 * MOST_GRAPHS
 
 
+def write_sum(buffer, offset, place):
+    """As a context's buffers are written: in place, the same however often."""
+    buffer.index_copy_(0, place, buffer[:1] + offset)
+    return buffer.sum()
+
+
+def test_resident_arguments_are_read_and_written_in_place():
+    graphed = Graphed(write_sum, fake_record, resident=("buffer",))
+    for recordings in (1, 2):  # each buffer has its own
+        buffer = torch.zeros(2 * WARM_CALLS, 3)
+        for place in range(1, len(buffer)):
+            offset = torch.rand(1, 3)
+            total = graphed(buffer, offset, torch.tensor([place]))
+            assert torch.equal(buffer[place], offset[0])
+            assert torch.equal(total, buffer.sum())
+        assert graphed.recordings == recordings
+
+
+def test_recordings_end_with_the_memory_that_they_read_in_place():
+    graphed = Graphed(write_sum, lambda *_: (lambda: None, torch.zeros(())), resident=("buffer",))
+    for _ in range(2 * MOST_GRAPHS):
+        buffer = torch.zeros(2, 3)
+        for _ in range(WARM_CALLS + 1):
+            graphed(buffer, torch.ones(1, 3), torch.tensor([1]))
+        assert graphed.recordings == 1
+
+
+def test_immutable_arguments_are_copied_once():
+    def add(table, x):
+        return table + x
+
+    graphed, table, other = Graphed(add, fake_record, immutable=("table",)), torch.rand(3), torch.rand(3)
+    for _ in range(WARM_CALLS + 2):
+        assert torch.equal(graphed(table, torch.ones(3)), table + 1)
+    (held,) = [each.tensor for each in next(iter(graphed._recordings.values())).inputs if each.is_immutable]
+    before = held._version
+    graphed(table, torch.zeros(3))
+    assert held._version == before
+    for again in (other, other, table):
+        assert torch.equal(graphed(again, torch.ones(3)), again + 1)
+    assert held._version == before + 2
+
+
 def test_arguments_come_back_as_they_were():
     args = (Pair(torch.ones(2)), [1, (torch.zeros(1), None)], "name")
     again = unflatten(*flatten(args))
@@ -93,10 +136,22 @@ def test_a_session_shows_the_same_with_recorded_clips(tmp_path, attention, monke
         recorded.append(function.__name__)
         return fake_record(function, args)
 
-    monkeypatch.setattr("worldwire_runtime.graphs.record_on_cuda", record)
+    monkeypatch.setattr("worldwire_runtime.denoiser.CudaRecorder", lambda: record)
     world.denoiser = Denoiser(world.denoiser.dit, world.config.sampler.shift, graphs=True)
     assert torch.equal(walk(world), plain)
     assert ("sample_after" if attention == "rolling" else "sample") in recorded
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_recordings_come_and_go_on_a_gpu():
+    """Memory that a recorder's last graph has left is not asked for again."""
+    record = CudaRecorder()
+    for size in (2, 3):
+        replay, outputs = record(torch.add, (torch.ones(size, device="cuda"), 1))
+        replay()
+        assert outputs.sum() == 2 * size
+        del replay, outputs
 
 
 @pytest.mark.gpu

@@ -18,7 +18,7 @@ from worldwire_runtime.acceleration import (
     silent,
     whole_functions_are_compiled,
 )
-from worldwire_runtime.graphs import Graphed
+from worldwire_runtime.graphs import CudaRecorder, Graphed
 from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
 from worldwire_runtime.model.sampler import Euler, Solver, Velocity, euler, flow_schedule, guided
 
@@ -40,7 +40,7 @@ class Denoiser:
         self._forms = (plain, fused)
         most = MOST_SHAPES_ON_CPU if whole_functions_are_compiled(dit) else MOST_SHAPES
         fuse = partial(Steady, most=most, tell=tell)
-        record = partial(Graphed, tell=tell) if graphs else _plain
+        record = partial(Graphed, record=CudaRecorder(), tell=tell) if graphs else _plain
 
         def fast(name: str) -> Callable[..., Any]:
             function = getattr(plain, name)

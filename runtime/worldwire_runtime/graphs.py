@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+import inspect
+import weakref
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 from worldwire_runtime.acceleration import STEADY_CLIPS, Tell, announced, silent
@@ -17,48 +20,53 @@ WARM_CALLS = STEADY_CLIPS + 2  # of equal shapes before they are recorded: what 
 MOST_GRAPHS = 4  # each holds the memory of its intermediate results; other shapes run as they are
 
 Function = Callable[..., Any]
-
-
-class Recording(NamedTuple):
-    """A recorded call. replay: runs it again on what `inputs` hold now and leaves the result in `outputs`."""
-
-    inputs: list[Tensor]
-    replay: Callable[[], None]
-    outputs: Any
+Recorder = Callable[[Function, tuple[Any, ...]], tuple[Callable[[], None], Any]]
+"""Records one call: gives what replays it, and where its results lie."""
 
 
 class Graphed:
     """`function` with the same results, replayed as a CUDA graph for the argument shapes that repeat.
 
     Arguments are tensors and plain values in tuples, lists and dataclasses. What the function does may depend
-    on plain values and shapes, never on a tensor's numbers, and it may not wait for the device. Results are
-    copies: a later call does not change them.
+    on plain values and shapes, never on a tensor's numbers, and it may not wait for the device. It reads
+    copies of its arguments, and results are copies: a later call does not change them.
+
+    resident: names of parameters whose tensors stay where they are and change in place, such as a context's
+    buffers. They are not copied: the function reads, and may write, the caller's own memory, and a recording
+    serves only calls with tensors of the same addresses. Once that memory is freed, it makes room for others.
+    A call may run twice when it is recorded: written once more, resident tensors must hold the same.
+    immutable: names of parameters whose tensors nobody changes once they are made, such as what a network
+    makes of a prompt. While the same ones come again they are not copied again.
     """
 
     def __init__(
         self,
         function: Function,
-        record: Callable[[Function, tuple[Any, ...]], Any] | None = None,
+        record: Recorder | None = None,
         tell: Tell = silent,
+        *,
+        resident: Collection[str] = (),
+        immutable: Collection[str] = (),
     ):
         self._function, self._tell = function, tell
-        self._record = record or record_on_cuda
-        self._recordings: dict[Any, Recording] = {}
-        self._seen: dict[Any, int] = {}
+        self._record = record or CudaRecorder()
+        self._resident, self._immutable = (_places(function, names) for names in (resident, immutable))
+        self._recordings: dict[Any, _Recording] = {}
+        self._seen: Counter[Any] = Counter()
 
     def __call__(self, *args: Any) -> Any:
         leaves, shape = flatten(args)
-        leaves = [_settled(leaf) for leaf in leaves]
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        key = (shape, *(_key(leaf) for leaf in leaves))
+        resident = _among(shape, self._resident)
+        leaves = [leaf if stays else _settled(leaf) for leaf, stays in zip(leaves, resident, strict=True)]
+        form = (shape, *(_key(leaf) for leaf in leaves))
+        here = [leaf for leaf, stays in zip(leaves, resident, strict=True) if stays and _is_tensor(leaf)]
+        key = (form, *(tensor.data_ptr() for tensor in here))
         recording = self._recordings.get(key)
         if recording is None:
-            self._seen[key] = self._seen.get(key, 0) + 1
-            if self._seen[key] <= WARM_CALLS or len(self._recordings) == MOST_GRAPHS:
+            if not self._is_due(form):
                 return self._function(*unflatten(leaves, shape))
-            recording = self._recordings[key] = self._make(leaves, shape)
-        for held, tensor in zip(recording.inputs, tensors, strict=True):
-            held.copy_(tensor, non_blocking=True)
+            recording = self._recordings[key] = self._make(leaves, shape, here)
+        recording.load(leaves)
         recording.replay()
         return pytree.tree_map(_copied, recording.outputs)
 
@@ -67,47 +75,126 @@ class Graphed:
         """How many shapes have been recorded."""
         return len(self._recordings)
 
-    def _make(self, leaves: list[Any], shape: Any) -> Recording:
-        own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    def _is_due(self, form: Any) -> bool:
+        """Whether a call that no recording serves is to be recorded."""
+        self._seen[form] += 1
+        for key in [key for key, recording in self._recordings.items() if recording.is_orphan]:
+            del self._recordings[key]
+        return self._seen[form] > WARM_CALLS and len(self._recordings) < MOST_GRAPHS
+
+    def _make(self, leaves: list[Any], shape: Any, here: list[Tensor]) -> _Recording:
+        resident, immutable = (_among(shape, places) for places in (self._resident, self._immutable))
+        own = [leaf if stays else _copied(leaf) for leaf, stays in zip(leaves, resident, strict=True)]
         name = getattr(self._function, "__name__", "function").replace("_", " ")
         with announced(f"recording {name} as a graph", self._tell):
             replay, outputs = self._record(self._function, unflatten(own, shape))
-        return Recording([leaf for leaf in own if isinstance(leaf, Tensor)], replay, outputs)
+        inputs = [
+            _Input(index, leaf, immutable[index])
+            for index, leaf in enumerate(own)
+            if _is_tensor(leaf) and not resident[index]
+        ]
+        return _Recording(inputs, replay, outputs, [StorageWeakRef(part.untyped_storage()) for part in here])
 
 
-def record_on_cuda(function: Function, args: tuple[Any, ...]) -> tuple[Callable[[], None], Any]:
-    """Records one call on the current GPU: what replays it, and where its results lie."""
-    function(*args)  # whatever still has to be built or measured for exactly these arguments is so now
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may use the device meanwhile (pictures of earlier clips): only this one is watched.
-    with torch.cuda.graph(graph, pool=_shared_pool(), capture_error_mode="thread_local"):
-        outputs = function(*args)
-    return graph.replay, outputs
+@dataclasses.dataclass
+class _Input:
+    """A tensor that a recording reads, at `index` among the leaves. holds: whose numbers are in it."""
+
+    index: int
+    tensor: Tensor
+    is_immutable: bool
+    holds: Callable[[], Tensor | None] = lambda: None
 
 
-@cache
-def _shared_pool() -> Any:
-    """The memory of all recordings. They run one after another and results are copied: scratch is shared."""
-    return torch.cuda.graph_pool_handle()
+@dataclasses.dataclass
+class _Recording:
+    """A recorded call. replay: runs it again on what `inputs` hold now and leaves the result in `outputs`."""
+
+    inputs: list[_Input]
+    replay: Callable[[], None]
+    outputs: Any
+    resident: list[StorageWeakRef]
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether memory that it reads in place is gone, so that no call can come for it."""
+        return any(storage.expired() for storage in self.resident)
+
+    def load(self, leaves: Sequence[Any]) -> None:
+        """Puts the arguments into the inputs that do not hold them yet."""
+        stale = [each for each in self.inputs if each.holds() is not leaves[each.index]]
+        for dtype in {each.tensor.dtype for each in stale}:  # one launch for many tensors of a type
+            same = [each for each in stale if each.tensor.dtype == dtype]
+            torch._foreach_copy_([each.tensor for each in same], [leaves[each.index] for each in same])
+        for each in stale:
+            if each.is_immutable:
+                each.holds = weakref.ref(leaves[each.index])
+
+
+class CudaRecorder:
+    """Records calls on the current GPU.
+
+    Recordings run one after another and results are copied: all of one recorder share the memory in which
+    they work, for as long as one of them lives.
+    """
+
+    def __init__(self) -> None:
+        self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
+
+    def __call__(self, function: Function, args: tuple[Any, ...]) -> tuple[Callable[[], None], Any]:
+        """What replays the call, and where its results lie."""
+        function(*args)  # whatever still has to be built or measured for exactly these arguments is so now
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # A pool is gone for good with the last graph in it: its number may not be used again.
+        pool = next((living.pool() for living in self._graphs), None)
+        # Other threads may use the device meanwhile (pictures of earlier clips): only this one is watched.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            outputs = function(*args)
+        self._graphs.add(graph)
+        return graph.replay, outputs
 
 
 def flatten(args: tuple[Any, ...]) -> tuple[list[Any], Any]:
     """The leaves of arguments, dataclasses opened, and what `unflatten` needs to close them again."""
-    opened = [(type(arg), _fields(arg)) if dataclasses.is_dataclass(arg) else (None, arg) for arg in args]
-    leaves, spec = pytree.tree_flatten([value for _, value in opened])
-    return leaves, (tuple(kind for kind, _ in opened), spec)
+    leaves, shape = [], []
+    for arg in args:
+        kind, value = (type(arg), _fields(arg)) if dataclasses.is_dataclass(arg) else (None, arg)
+        inside, spec = pytree.tree_flatten(value)
+        leaves.extend(inside)
+        shape.append((kind, spec))
+    return leaves, tuple(shape)
 
 
 def unflatten(leaves: list[Any], shape: Any) -> tuple[Any, ...]:
     """The inverse of `flatten`."""
-    kinds, spec = shape
-    values = pytree.tree_unflatten(leaves, spec)
-    return tuple(value if kind is None else kind(**value) for kind, value in zip(kinds, values, strict=True))
+    values, start = [], 0
+    for kind, spec in shape:
+        value = pytree.tree_unflatten(leaves[start : start + spec.num_leaves], spec)
+        values.append(value if kind is None else kind(**value))
+        start += spec.num_leaves
+    return tuple(values)
+
+
+def _among(shape: Any, places: Collection[int]) -> list[bool]:
+    """Of each leaf, whether its argument is one of those at `places`."""
+    return [place in places for place, (_, spec) in enumerate(shape) for _ in range(spec.num_leaves)]
+
+
+def _places(function: Function, names: Collection[str]) -> frozenset[int]:
+    """Where parameters of these names stand in a call."""
+    if not names:
+        return frozenset()
+    parameters = list(inspect.signature(function).parameters)
+    return frozenset(parameters.index(name) for name in names)
 
 
 def _fields(instance: Any) -> dict[str, Any]:
     return {item.name: getattr(instance, item.name) for item in dataclasses.fields(instance)}
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor)
 
 
 def _key(leaf: Any) -> Any:
