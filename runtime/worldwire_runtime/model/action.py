@@ -12,7 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldwire_runtime.model.attention import Context, KeyValue, RMSNorm, attend, linear_of
+from worldwire_runtime.model.attention import (
+    ALL_TOKENS,
+    EACH_COLUMN,
+    Context,
+    Held,
+    KeyValue,
+    RMSNorm,
+    Rows,
+    attend,
+    attend_in_turn,
+    linear_of,
+)
 from worldwire_runtime.model.config import ActionConfig
 from worldwire_runtime.model.rope import Rotary, action_rotary, rotate
 
@@ -37,6 +48,13 @@ class ActionCache(NamedTuple):
 
     mouse: KeyValue  # [B * N, heads, F, head width]
     keyboard: KeyValue  # [B, heads, F, head width]
+
+
+class HeldActions(NamedTuple):
+    """Room for what latents offer to later ones in one action module, at places of their own."""
+
+    mouse: Held
+    keyboard: Held
 
 
 class ActionClip(NamedTuple):
@@ -163,9 +181,38 @@ class ActionModule(nn.Module):
         x = x + self._keyboard(x, clip, context, past.keyboard if past else None, alone)
         return x, ActionCache(mouse, clip.keyboard)
 
+    def roll(self, x: Tensor, clip: ActionClip, held: HeldActions, rows: tuple[Rows, ...]) -> Tensor:
+        """The steered hidden states; what these latents offer is `held` from now on."""
+        query, mouse = self._mouse_latents(x, clip)
+        mixed = attend_in_turn(query, mouse, held.mouse, rows, EACH_COLUMN)
+        x = x + self.proj_mouse(mixed.flatten(-2))
+        keyboard = KeyValue(*(part.transpose(1, 2).unsqueeze(2) for part in clip.keyboard))
+        mixed = attend_in_turn(self._keyboard_query(x, clip), keyboard, held.keyboard, rows, ALL_TOKENS)
+        return x + self.proj_keyboard(mixed.flatten(-2))
+
+    def hold(self, places: int, tokens: int, like: Tensor) -> HeldActions:
+        """Room for so many latents of `tokens` tokens."""
+        heads = self.config.heads_num
+
+        def room(tokens: int, width: int) -> Held:
+            shape = (like.shape[0], places, tokens, heads, width // heads)
+            return Held(like.new_zeros(shape), like.new_zeros(shape))
+
+        return HeldActions(
+            room(tokens, self.config.mouse_hidden_dim), room(1, self.config.keyboard_hidden_dim)
+        )
+
     def _mouse(
         self, x: Tensor, clip: ActionClip, context: int, past: KeyValue | None, alone: bool
     ) -> tuple[Tensor, KeyValue]:
+        latents, offered = self._mouse_latents(x, clip)
+        query, keys = EACH_COLUMN.split(latents), KeyValue(*map(EACH_COLUMN.split, offered))
+        # a latent alone has one key at each position: attention is its value
+        mixed = keys.value if alone else attend(query, keys.after(past), Context(context, context))
+        return self.proj_mouse(EACH_COLUMN.join(mixed, latents.shape).flatten(-2)), keys
+
+    def _mouse_latents(self, x: Tensor, clip: ActionClip) -> tuple[Tensor, KeyValue]:
+        """Queries, keys and values [B, F, N, heads, head width]."""
         token_weight = linear_of(self.mouse_mlp, 0).weight[:, : x.shape[-1]]
         hidden = F.linear(x.to(clip.mouse_hidden.dtype), token_weight) + clip.mouse_hidden
         hidden = self.mouse_mlp[1:](hidden)
@@ -173,12 +220,7 @@ class ActionModule(nn.Module):
         rotary = Rotary(*(table[:, None] for table in clip.mouse_rotary))
         query = rotate(self.img_attn_q_norm(query), rotary).to(value.dtype)
         key = rotate(self.img_attn_k_norm(key), rotary).to(value.dtype)
-        query, key, value = (part.permute(0, 2, 3, 1, 4).flatten(0, 1) for part in (query, key, value))
-        keys = KeyValue(key, value)
-        # a latent alone has one key at each position: attention is its value
-        mixed = value if alone else attend(query, keys.after(past), Context(context, context))
-        mixed = mixed.unflatten(0, (x.shape[0], x.shape[2])).permute(0, 3, 1, 2, 4).flatten(-2)
-        return self.proj_mouse(mixed), keys
+        return query, KeyValue(key, value)
 
     def _keyboard(
         self, x: Tensor, clip: ActionClip, context: int, past: KeyValue | None, alone: bool
@@ -187,12 +229,15 @@ class ActionModule(nn.Module):
         if alone:
             own = clip.keyboard.value.transpose(1, 2).flatten(-2)
             return self.proj_keyboard(own)[:, :, None].expand(-1, -1, tokens, -1)
-        (query,) = self._split(self.mouse_attn_q(x.to(clip.mouse_hidden.dtype)), 1)
-        rotary = Rotary(*(table[:, None] for table in clip.keyboard_rotary))
-        query = rotate(self.key_attn_q_norm(query), rotary).to(clip.keyboard.value.dtype)
-        query = query.flatten(1, 2).transpose(1, 2)
+        query = ALL_TOKENS.split(self._keyboard_query(x, clip))
         mixed = attend(query, clip.keyboard.after(past), Context(context * tokens, context))
         return self.proj_keyboard(mixed.transpose(1, 2).flatten(-2).unflatten(1, (latents, tokens)))
+
+    def _keyboard_query(self, x: Tensor, clip: ActionClip) -> Tensor:
+        """[B, F, N, heads, head width]."""
+        (query,) = self._split(self.mouse_attn_q(x.to(clip.mouse_hidden.dtype)), 1)
+        rotary = Rotary(*(table[:, None] for table in clip.keyboard_rotary))
+        return rotate(self.key_attn_q_norm(query), rotary).to(clip.keyboard.value.dtype)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """[..., parts * heads * head width] into `parts` tensors [..., heads, head width]."""

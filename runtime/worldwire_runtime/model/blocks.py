@@ -13,8 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldwire_runtime.model.action import ActionCache, ActionClip, ActionModule, ActionWindows
-from worldwire_runtime.model.attention import Context, KeyValue, RMSNorm, attend, layer_norm
+from worldwire_runtime.model.action import ActionCache, ActionClip, ActionModule, ActionWindows, HeldActions
+from worldwire_runtime.model.attention import (
+    ALL_TOKENS,
+    Context,
+    Held,
+    KeyValue,
+    RMSNorm,
+    Rows,
+    attend,
+    attend_in_turn,
+    layer_norm,
+)
 from worldwire_runtime.model.config import DiTConfig
 from worldwire_runtime.model.rope import Rotary, rotate
 
@@ -43,6 +53,13 @@ class BlockCache(NamedTuple):
     action: ActionCache | None
 
 
+class HeldBlock(NamedTuple):
+    """Room for what latents offer to later ones in one block, at places of their own."""
+
+    attention: Held
+    action: HeldActions | None
+
+
 class Attention(nn.Module):
     """Projections and query/key norms (over the full width, before the heads) of one attention layer."""
 
@@ -68,18 +85,21 @@ class Attention(nn.Module):
 class SelfAttention(Attention):
     """Attention among the tokens of all latents, turned by their places in time, row and column."""
 
+    def hold(self, places: int, tokens: int, like: Tensor) -> Held:
+        """Room for the keys and values of so many latents of `tokens` tokens."""
+        shape = (like.shape[0], places, tokens, self.heads, self.k.out_features // self.heads)
+        return Held(like.new_zeros(shape), like.new_zeros(shape))
+
     def keys(self, y: Tensor, rotary: Rotary) -> KeyValue:
-        value = self._heads(self.v(y))
-        key = rotate(self._heads(self.norm_k(self.k(y))), rotary).to(value.dtype)
-        return KeyValue(key.flatten(1, 2).transpose(1, 2), value.flatten(1, 2).transpose(1, 2))
+        """Keys and values [B, H, F * N, D] of tokens [B, F, N, d]."""
+        return KeyValue(*map(ALL_TOKENS.split, self._keys(y, rotary)))
 
     def forward(
         self, y: Tensor, rotary: Rotary, context: int, past: KeyValue | None, alone: bool = False
     ) -> tuple[Tensor, KeyValue]:
         """Output [B, F, N, d], and the keys and values of these tokens (without those of `past`)."""
         keys = self.keys(y, rotary)
-        query = rotate(self._heads(self.norm_q(self.q(y))), rotary).to(keys.value.dtype)
-        query = query.flatten(1, 2).transpose(1, 2)
+        query = ALL_TOKENS.split(self._query(y, rotary, keys.value.dtype))
         if alone:
             each = (y.shape[1], -1)  # every latent is a sequence of its own
             latents = KeyValue(*(part.unflatten(2, each) for part in keys))
@@ -87,6 +107,21 @@ class SelfAttention(Attention):
         seen = context * y.shape[2]
         attended = self.attend(query, keys.after(past), Context(seen, seen))
         return self._merge(attended, y.shape[1]), keys
+
+    def roll(self, y: Tensor, rotary: Rotary, held: Held, rows: tuple[Rows, ...]) -> Tensor:
+        """Output [B, F, N, d]; the keys and values of these tokens are `held` from now on."""
+        keys = self._keys(y, rotary)
+        query = self._query(y, rotary, keys.value.dtype)
+        return self.o(attend_in_turn(query, keys, held, rows, ALL_TOKENS, self.attend).flatten(-2))
+
+    def _keys(self, y: Tensor, rotary: Rotary) -> KeyValue:
+        """[B, F, N, H, D]."""
+        value = self._heads(self.v(y))
+        return KeyValue(rotate(self._heads(self.norm_k(self.k(y))), rotary).to(value.dtype), value)
+
+    def _query(self, y: Tensor, rotary: Rotary, dtype: torch.dtype) -> Tensor:
+        """[B, F, N, H, D]."""
+        return rotate(self._heads(self.norm_q(self.q(y))), rotary).to(dtype)
 
 
 class CrossAttention(Attention):
@@ -126,14 +161,14 @@ class Block(nn.Module):
         self.cam_scale_layer = nn.Linear(dim, dim)
         self.cam_shift_layer = nn.Linear(dim, dim)
 
-    def prepare(self, camera: Tensor, text: Tensor, windows: ActionWindows | None) -> BlockClip:
-        """The step-invariant part, from embedded rays [B, F, N, d], embedded text [B, T, d] and actions."""
+    def prepare(self, camera: Tensor, text: KeyValue, windows: ActionWindows | None) -> BlockClip:
+        """The step-invariant part, from embedded rays [B, F, N, d], the text's keys and actions."""
         hidden = F.silu(self.cam_injector_layer1(camera))
         camera = camera + self.cam_injector_layer2(hidden)
         return BlockClip(
             camera_scale=self.cam_scale_layer(camera),
             camera_shift=self.cam_shift_layer(camera),
-            text=self.cross_attn.keys(text),
+            text=text,
             action=self.action_model.prepare(windows) if self.action_model and windows else None,
         )
 
@@ -153,18 +188,48 @@ class Block(nn.Module):
         `time` [B, F, 1 or N, 6, d]. The first `context` latents attend only among themselves; the tokens
         behind `past` are attended to but not computed. With `alone` each latent sees only itself.
         """
-        dtype = clip.camera_scale.dtype
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation + time).unbind(-2)
-        y = modulate(x, shift, scale, self.eps, dtype)
+        shift, scale, gate, *ffn = (self.modulation + time).unbind(-2)
+        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
         y, keys = self.self_attn(y, rotary, context, past.attention if past else None, alone)
-        x = see_camera(gated_add(x, y, gate), clip.camera_scale, clip.camera_shift, self.norm3)
-        x = x + self.cross_attn(x.to(dtype), clip.text)
+        x = self._listen(gated_add(x, y, gate), clip)
         action = None
         if self.action_model is not None and clip.action is not None:
             offered = past.action if past else None
             x, action = self.action_model(x, clip.action, context, offered, alone=alone)
-        y = self.ffn(modulate(x, ffn_shift, ffn_scale, self.eps, dtype))
-        return gated_add(x, y, ffn_gate), BlockCache(keys, action)
+        return self._think(x, clip, *ffn), BlockCache(keys, action)
+
+    def roll(
+        self,
+        x: Tensor,
+        time: Tensor,
+        clip: BlockClip,
+        rotary: Rotary,
+        held: HeldBlock,
+        rows: tuple[Rows, ...],
+    ) -> Tensor:
+        """Hidden states after this block; what these latents offer is `held` from now on, see `Rows`."""
+        shift, scale, gate, *ffn = (self.modulation + time).unbind(-2)
+        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
+        y = self.self_attn.roll(y, rotary, held.attention, rows)
+        x = self._listen(gated_add(x, y, gate), clip)
+        if self.action_model is not None and clip.action is not None and held.action is not None:
+            x = self.action_model.roll(x, clip.action, held.action, rows)
+        return self._think(x, clip, *ffn)
+
+    def hold(self, places: int, tokens: int, like: Tensor) -> HeldBlock:
+        """Room for so many latents of `tokens` tokens, in the type and on the device of `like` [B, ...]."""
+        action = self.action_model.hold(places, tokens, like) if self.action_model is not None else None
+        return HeldBlock(self.self_attn.hold(places, tokens, like), action)
+
+    def _listen(self, x: Tensor, clip: BlockClip) -> Tensor:
+        """What cameras and text say."""
+        x = see_camera(x, clip.camera_scale, clip.camera_shift, self.norm3)
+        return x + self.cross_attn(x.to(clip.camera_scale.dtype), clip.text)
+
+    def _think(self, x: Tensor, clip: BlockClip, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+        """The feed-forward layers."""
+        y = self.ffn(modulate(x, shift, scale, self.eps, clip.camera_scale.dtype))
+        return gated_add(x, y, gate)
 
     def context_keys(
         self,

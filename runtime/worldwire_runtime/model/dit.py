@@ -18,12 +18,18 @@ from torch import Tensor, nn
 
 from worldwire.errors import ConfigError, StateError
 from worldwire_runtime.model.action import ActionCache, build_windows
-from worldwire_runtime.model.attention import KeyValue, layer_norm, linear_of
-from worldwire_runtime.model.blocks import MODULATIONS, Block, BlockCache, BlockClip
+from worldwire_runtime.model.attention import KeyValue, Rows, layer_norm, linear_of
+from worldwire_runtime.model.blocks import MODULATIONS, Block, BlockCache, BlockClip, HeldBlock
 from worldwire_runtime.model.config import PATCH, DiTConfig
 from worldwire_runtime.model.rope import Rotary, trunk_rotary
 
 TIME_PERIOD = 10000.0
+
+
+class TextKeys(NamedTuple):
+    """What a prompt offers to every block's text attention, whatever the clip is."""
+
+    blocks: tuple[KeyValue, ...]  # [B, heads, T, head width]
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,9 @@ class ClipConditions:
     Per-frame actions are padded in front: window latent i takes entries 4i ... 4i + 11.
     """
 
-    text: Tensor  # [B, T, text_dim], already padded; padding zero
+    text: (
+        Tensor | TextKeys
+    )  # [B, T, text_dim], already padded, padding zero; or what `encode_text` made of it
     plucker: Tensor  # [B, M + W, 6 * rays_per_cell ** 2, h, w], memory first
     keyboard: Tensor  # [B, 4 * (W + 2), 6]
     mouse: Tensor  # [B, 4 * (W + 2), 2]
@@ -93,6 +101,16 @@ class ContextCache(NamedTuple):
             action = ActionCache(*map(joined, zip(*actions, strict=True))) if actions else None
             blocks.append(BlockCache(joined([block.attention for block in same]), action))
         return cls(tuple(blocks), sum(cache.latents for cache in caches))
+
+
+class HeldContext(NamedTuple):
+    """Room for the keys and values of latents in every block, each latent at a place of its own."""
+
+    blocks: tuple[HeldBlock, ...]
+
+    @property
+    def places(self) -> int:
+        return self.blocks[0].attention.key.shape[1]
 
 
 class TimeSignal(NamedTuple):
@@ -165,14 +183,22 @@ class DiT(nn.Module):
         config = self.config
         rotary = trunk_rotary(times, grid, config.num_heads, config.head_dim, config.sigma_theta)
         camera = self._embed_camera(cond)
-        text = self.text_embedding(cond.text.to(linear_of(self.text_embedding, 0).weight.dtype))
+        text = cond.text if isinstance(cond.text, TextKeys) else self.encode_text(cond.text)
         windows = None
         if config.action_config is not None:
             memory = cond.memory_times.shape[-1]
             windows = build_windows(
                 cond.keyboard, cond.mouse, memory, config.action_config, cond.action_times
             )
-        return PreparedClip(tuple(block.prepare(camera, text, windows) for block in self._blocks()), rotary)
+        blocks = zip(self._blocks(), text.blocks, strict=True)
+        return PreparedClip(tuple(block.prepare(camera, keys, windows) for block, keys in blocks), rotary)
+
+    def encode_text(self, text: Tensor) -> TextKeys:
+        """Keys and values of embedded words [B, T, text_dim]: `prepare` takes them in place of the words."""
+        _expect("text", text, (None, None, self.config.text_dim))
+        hidden = self.text_embedding(text.to(linear_of(self.text_embedding, 0).weight.dtype))
+        blocks = cast(Sequence[Block], self.blocks)
+        return TextKeys(tuple(block.cross_attn.keys(hidden) for block in blocks))
 
     def forward(self, latents: Tensor, timestep: Tensor, prepared: PreparedClip, context: int = 0) -> Tensor:
         """Velocities [B, C, F - context, h, w] of the latents after the first `context` ones.
@@ -245,6 +271,33 @@ class DiT(nn.Module):
             x, _ = block(x, time.blocks, block_clip, clip.rotary, past=past)
         return self._velocity(x, time.head, noisy)
 
+    def hold(self, places: int, grid: tuple[int, int], like: Tensor) -> HeldContext:
+        """Room for so many latents of `grid` cells, in the type and on the device of `like` [B, ...]."""
+        tokens = grid[0] // PATCH[0] * (grid[1] // PATCH[1])
+        return HeldContext(
+            tuple(block.hold(places, tokens, like) for block in cast(Sequence[Block], self.blocks))
+        )
+
+    def roll(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        prepared: PreparedClip,
+        held: HeldContext,
+        rows: tuple[Rows, ...],
+    ) -> Tensor:
+        """Velocities of the last of `rows`; what all latents [B, C, F, h, w] offer is `held` from now on.
+
+        One pass for clean latents (`timestep` [B, F] 0) and noisy ones; `rows` says who sees what.
+        """
+        self._check_latents(latents, prepared.latents)
+        time = self._embed_time(timestep, latents.shape[2])
+        x = self._embed_latents(latents)
+        for block, clip, room in zip(self._blocks(), prepared.blocks, held.blocks, strict=True):
+            x = block.roll(x, time.blocks, clip, prepared.rotary, room, rows)
+        new = slice(*rows[-1].latents)
+        return self._velocity(x[:, new], time.head[:, new], latents)
+
     def _blocks(self) -> Sequence[Block]:
         return cast(Sequence[Block], self.blocks)
 
@@ -283,7 +336,6 @@ class DiT(nn.Module):
         memory, window = cond.memory_times.shape[-1], cond.window_times.shape[-1]
         config, action = self.config, self.config.action_config
         _expect("plucker", cond.plucker, (None, memory + window, config.plucker_channels, None, None))
-        _expect("text", cond.text, (None, None, config.text_dim))
         if any(size % patch for size, patch in zip(cond.plucker.shape[-2:], PATCH, strict=True)):
             raise ConfigError(
                 "the latent grid does not split into tokens",
