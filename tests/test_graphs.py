@@ -7,12 +7,20 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from worlds import write_random_world
 
 from worldwire.inputs import Inputs
 from worldwire_runtime.denoiser import Denoiser
-from worldwire_runtime.graphs import MOST_GRAPHS, WARM_CALLS, CudaRecorder, Graphed, flatten, unflatten
+from worldwire_runtime.graphs import (
+    MOST_GRAPHS,
+    WARM_CALLS,
+    CudaRecorder,
+    Graphed,
+    Recorded,
+    flatten,
+    unflatten,
+)
 from worldwire_runtime.world import World
 
 
@@ -24,14 +32,15 @@ class Pair:
 
 def fake_record(function, args):
     """As a graph: replaying reads the recorded arguments' memory and writes the recorded results' memory."""
-    outputs = function(*args)
+    result = function(*args)
+    outputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, result)
 
     def replay():
         for held, new in zip(tree_leaves(outputs), tree_leaves(function(*args)), strict=True):
             if isinstance(held, Tensor):
                 held.copy_(new)
 
-    return replay, outputs
+    return Recorded(result, replay, outputs)
 
 
 def add_and_scale(pair, parts, times):
@@ -67,14 +76,14 @@ def test_other_shapes_values_and_missing_tensors_are_other_recordings():
     assert len(calls) == 3 * MOST_GRAPHS
 
 
-def write_sum(buffer, offset, place):
-    """As a context's buffers are written: in place, the same however often."""
-    buffer.index_copy_(0, place, buffer[:1] + offset)
+def add_at(buffer, offset, place):
+    """In place, and another thing if it is done twice."""
+    buffer.index_add_(0, place, offset)
     return buffer.sum()
 
 
 def test_resident_arguments_are_read_and_written_in_place():
-    graphed = Graphed(write_sum, fake_record, resident=("buffer",))
+    graphed = Graphed(add_at, fake_record, resident=("buffer",))
     for recordings in (1, 2):  # each buffer has its own
         buffer = torch.zeros(2 * WARM_CALLS, 3)
         for place in range(1, len(buffer)):
@@ -86,7 +95,8 @@ def test_resident_arguments_are_read_and_written_in_place():
 
 
 def test_recordings_end_with_the_memory_that_they_read_in_place():
-    graphed = Graphed(write_sum, lambda *_: (lambda: None, torch.zeros(())), resident=("buffer",))
+    nothing = Recorded(None, lambda: None, None)
+    graphed = Graphed(add_at, lambda *_: nothing, resident=("buffer",))
     for _ in range(2 * MOST_GRAPHS):
         buffer = torch.zeros(2, 3)
         for _ in range(WARM_CALLS + 1):
@@ -148,10 +158,10 @@ def test_recordings_come_and_go_on_a_gpu():
     """Memory that a recorder's last graph has left is not asked for again."""
     record = CudaRecorder()
     for size in (2, 3):
-        replay, outputs = record(torch.add, (torch.ones(size, device="cuda"), 1))
-        replay()
-        assert outputs.sum() == 2 * size
-        del replay, outputs
+        recorded = record(torch.add, (torch.ones(size, device="cuda"), 1))
+        recorded.replay()
+        assert recorded.outputs.sum() == recorded.result.sum() == 2 * size
+        del recorded
 
 
 @pytest.mark.gpu

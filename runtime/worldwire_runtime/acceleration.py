@@ -34,7 +34,7 @@ MOST_SHAPES = 8  # of one function of a clip; what comes later runs as it is
 MOST_SHAPES_ON_CPU = 1  # where compiling for one takes a minute of standing still
 MOST_VARIANTS = 128  # of one compiled block: functions of a clip, shapes, blocks with and without actions
 COMPILED_FOLDER, COMPILED_VARIABLE = "inductor", "TORCHINDUCTOR_CACHE_DIR"
-NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "encode_alone", "extend")
+NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "roll", "encode_alone", "extend")
 
 Tell = Callable[[str], None]
 """Takes what is under way, for people; "" when it is over."""
@@ -98,10 +98,12 @@ def whole_functions_are_compiled(dit: DiT) -> bool:
 
 
 class _CompiledBlock:
-    """A block whose call is compiled; all else is the block's own."""
+    """A block, compiled: what it does for a clip, in a step, and for a context's last block."""
 
     def __init__(self, block: Any) -> None:
-        self._call, self.prepare, self.context_keys = _compiled(block), block.prepare, block.context_keys
+        self._call = _compiled(block)
+        self.prepare, self.context_keys = _compiled(block.prepare), _compiled(block.context_keys)
+        self.roll = _compiled(block.roll)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._call(*args, **options)

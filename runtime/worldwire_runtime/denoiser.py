@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,7 @@ from worldwire_runtime.acceleration import (
     whole_functions_are_compiled,
 )
 from worldwire_runtime.graphs import CudaRecorder, Graphed
-from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip
+from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip, TextKeys
 from worldwire_runtime.model.sampler import Euler, Solver, Velocity, euler, flow_schedule, guided
 
 
@@ -34,13 +36,17 @@ class Denoiser:
     def __init__(
         self, dit: DiT, shift: float, *, compiled: bool = False, graphs: bool = False, tell: Tell = silent
     ):
-        self._dit, self._shift = dit, shift
+        self._dit, self._shift, self._prompts = dit, shift, Prompts(dit)
         plain = ClipFunctions(dit)
         fused = ClipFunctions(compiled_network(dit)) if compiled else plain
         self._forms = (plain, fused)
         most = MOST_SHAPES_ON_CPU if whole_functions_are_compiled(dit) else MOST_SHAPES
         fuse = partial(Steady, most=most, tell=tell)
-        record = partial(Graphed, record=CudaRecorder(), tell=tell) if graphs else _plain
+        record = (
+            partial(Graphed, record=CudaRecorder(), tell=tell, immutable=("conditions",))
+            if graphs
+            else _plain
+        )
 
         def fast(name: str) -> Callable[..., Any]:
             function = getattr(plain, name)
@@ -79,7 +85,7 @@ class Denoiser:
 
     def sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
         """The same for a batch, by any solver: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
-        return self._clip(conditions, context, noise.float(), solver)
+        return self._clip(self._told(conditions), context, noise.float(), solver)
 
     def generate_after(
         self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, steps: int
@@ -90,15 +96,15 @@ class Denoiser:
         """
         batch = noise.transpose(0, 1)[None].float()
         solver = Euler(flow_schedule(steps, self._shift))
-        return self._clip_after(conditions, cache, batch, solver)[0].transpose(0, 1)
+        return self._clip_after(self._told(conditions), cache, batch, solver)[0].transpose(0, 1)
 
     def encode_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
         """What clean latents [n, C, h, w] offer that see only themselves."""
-        return self._offers_alone(conditions, _batch_of(latents, conditions))
+        return self._offers_alone(self._told(conditions), _batch_of(latents, conditions))
 
     def extend(self, conditions: ClipConditions, latents: Tensor, past: ContextCache | None) -> ContextCache:
         """What clean latents [n, C, h, w] offer that see each other and `past`."""
-        return self._offers(conditions, _batch_of(latents, conditions), past)
+        return self._offers(self._told(conditions), _batch_of(latents, conditions), past)
 
     def generate_guided(
         self, conditions: ClipConditions, null: ClipConditions, noise: Tensor, steps: int, guidance: float
@@ -114,7 +120,34 @@ class Denoiser:
 
     def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
-        return self._velocity(conditions, context)
+        return self._velocity(self._told(conditions), context)
+
+    def _told(self, conditions: ClipConditions) -> ClipConditions:
+        """The same with what the network makes of the prompt, which no clip changes."""
+        return replace(conditions, text=self._prompts(conditions.text))
+
+
+class Prompts:
+    """What a network makes of texts, kept for as long as somebody holds the text's tensor.
+
+    A text is known by its tensor, whose numbers nobody may change. The weights may only change between texts.
+    """
+
+    def __init__(self, dit: DiT) -> None:
+        self._dit = dit
+        self._kept: list[tuple[weakref.ref[Tensor], TextKeys]] = []
+
+    def __call__(self, text: Tensor | TextKeys) -> TextKeys:
+        if isinstance(text, TextKeys):
+            return text
+        if torch.is_grad_enabled():  # the weights are learning: nothing stays true
+            return self._dit.encode_text(text)
+        self._kept = [(known, keys) for known, keys in self._kept if known() is not None]
+        for known, keys in self._kept:
+            if known() is text:
+                return keys
+        self._kept.append((weakref.ref(text), self._dit.encode_text(text)))
+        return self._kept[-1][1]
 
 
 class ClipFunctions:

@@ -7,7 +7,7 @@ import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,17 @@ WARM_CALLS = STEADY_CLIPS + 2  # of equal shapes before they are recorded: what 
 MOST_GRAPHS = 4  # each holds the memory of its intermediate results; other shapes run as they are
 
 Function = Callable[..., Any]
-Recorder = Callable[[Function, tuple[Any, ...]], tuple[Callable[[], None], Any]]
-"""Records one call: gives what replays it, and where its results lie."""
+
+
+class Recorded(NamedTuple):
+    """A call that was run once and recorded. result: of that run. outputs: where those of a replay lie."""
+
+    result: Any
+    replay: Callable[[], None]
+    outputs: Any
+
+
+Recorder = Callable[[Function, tuple[Any, ...]], Recorded]
 
 
 class Graphed:
@@ -34,7 +43,6 @@ class Graphed:
     resident: names of parameters whose tensors stay where they are and change in place, such as a context's
     buffers. They are not copied: the function reads, and may write, the caller's own memory, and a recording
     serves only calls with tensors of the same addresses. Once that memory is freed, it makes room for others.
-    A call may run twice when it is recorded: written once more, resident tensors must hold the same.
     immutable: names of parameters whose tensors nobody changes once they are made, such as what a network
     makes of a prompt. While the same ones come again they are not copied again.
     """
@@ -65,7 +73,8 @@ class Graphed:
         if recording is None:
             if not self._is_due(form):
                 return self._function(*unflatten(leaves, shape))
-            recording = self._recordings[key] = self._make(leaves, shape, here)
+            self._recordings[key], result = self._make(leaves, shape, here)
+            return result
         recording.load(leaves)
         recording.replay()
         return pytree.tree_map(_copied, recording.outputs)
@@ -82,18 +91,21 @@ class Graphed:
             del self._recordings[key]
         return self._seen[form] > WARM_CALLS and len(self._recordings) < MOST_GRAPHS
 
-    def _make(self, leaves: list[Any], shape: Any, here: list[Tensor]) -> _Recording:
+    def _make(self, leaves: list[Any], shape: Any, here: list[Tensor]) -> tuple[_Recording, Any]:
+        """A recording of a call, and that call's result."""
         resident, immutable = (_among(shape, places) for places in (self._resident, self._immutable))
         own = [leaf if stays else _copied(leaf) for leaf, stays in zip(leaves, resident, strict=True)]
         name = getattr(self._function, "__name__", "function").replace("_", " ")
         with announced(f"recording {name} as a graph", self._tell):
-            replay, outputs = self._record(self._function, unflatten(own, shape))
+            recorded = self._record(self._function, unflatten(own, shape))
         inputs = [
             _Input(index, leaf, immutable[index])
             for index, leaf in enumerate(own)
             if _is_tensor(leaf) and not resident[index]
         ]
-        return _Recording(inputs, replay, outputs, [StorageWeakRef(part.untyped_storage()) for part in here])
+        storages = [StorageWeakRef(part.untyped_storage()) for part in here]
+        recording = _Recording(inputs, recorded.replay, recorded.outputs, storages)
+        return recording, pytree.tree_map(_copied, recorded.result)
 
 
 @dataclasses.dataclass
@@ -141,9 +153,9 @@ class CudaRecorder:
     def __init__(self) -> None:
         self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
-    def __call__(self, function: Function, args: tuple[Any, ...]) -> tuple[Callable[[], None], Any]:
-        """What replays the call, and where its results lie."""
-        function(*args)  # whatever still has to be built or measured for exactly these arguments is so now
+    def __call__(self, function: Function, args: tuple[Any, ...]) -> Recorded:
+        """Runs the call, and records it: whatever it has to build or measure is there by then."""
+        result = function(*args)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         # A pool is gone for good with the last graph in it: its number may not be used again.
@@ -152,7 +164,7 @@ class CudaRecorder:
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             outputs = function(*args)
         self._graphs.add(graph)
-        return graph.replay, outputs
+        return Recorded(result, graph.replay, outputs)
 
 
 def flatten(args: tuple[Any, ...]) -> tuple[list[Any], Any]:

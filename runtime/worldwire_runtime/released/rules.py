@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -107,12 +108,16 @@ class ReleasedRules:
         slots = len(clip.slots)
         return replace(
             conditions,
-            text=self._encode_prompt(self._config.sampler.negative_prompt),
+            text=self._negative_text,
             plucker=conditions.plucker[:, slots:],
             keyboard=null_keyboard(conditions.keyboard),
             mouse=null_mouse(conditions.mouse),
             memory_times=conditions.memory_times[:0],
         )
+
+    @cached_property
+    def _negative_text(self) -> Tensor:
+        return self._encode_prompt(self._config.sampler.negative_prompt)
 
 
 def official_schedule(steps: int, shift: float) -> Schedule:
