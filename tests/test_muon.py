@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from worldwire_training.muon import Muon, is_matrix, orthogonalise
+from worldwire_training.muon import Muon, is_matrix, matrix_shape, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 20), (1, 20, 6)])
@@ -13,6 +13,32 @@ def test_singular_values_come_near_one(shape: tuple[int, int, int]):
     values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+def test_each_matrix_goes_its_own_way_whatever_shares_its_batch():
+    torch.manual_seed(0)
+    shapes = [(6, 8), (6, 8), (8, 6), (4, 3, 2), (2, 6, 4)]
+    gradients = [torch.randn(shape) for shape in shapes]
+    together, alone = ([nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2))
+    for weight, other, gradient in zip(together, alone, gradients, strict=True):
+        weight.grad, other.grad = gradient.clone(), gradient.clone()
+    Muon(together, lr=0.1).step()
+    for weight in alone:
+        Muon([weight], lr=0.1).step()
+    for weight, other, gradient in zip(together, alone, gradients, strict=True):
+        torch.testing.assert_close(weight, other)
+        flat = (1 + 0.95) * gradient.reshape(matrix_shape(gradient))
+        expected = -0.1 * 0.2 * max(flat.shape) ** 0.5 * quintic(flat)
+        torch.testing.assert_close(weight.detach().reshape(flat.shape), expected, atol=1e-5, rtol=1e-4)
+
+
+def quintic(matrix: torch.Tensor) -> torch.Tensor:
+    """Newton-Schulz as published, through the singular values."""
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / matrix.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return left @ torch.diag(values) @ right
 
 
 def test_update_has_the_size_of_adams():

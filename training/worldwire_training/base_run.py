@@ -93,7 +93,6 @@ def open_vae(folder: Path, config: RunConfig, ranks: Ranks) -> VAE:
     """A trained VAE in the run's number format, made fast where there is a GPU."""
     vae = load_vae(folder, ranks.device, torch.bfloat16 if config.mixed_precision else torch.float32)
     if ranks.device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
         speed_up(vae, compile_norms=config.compile != "none")
     return vae

@@ -51,7 +51,9 @@ class Ranks:
     def join(cls, device: str = "auto") -> Ranks:
         """Read torchrun's environment and open the process group when there is more than one process.
 
-        `device` is "auto", "cpu" or "cuda"; with CUDA each local rank takes the GPU of its number.
+        `device` is "auto", "cpu" or "cuda"; with CUDA each local rank takes the GPU of its number, whose
+        float32 products may use TF32. That is settled here, before anything compiles: it is part of the key
+        under which torch.compile's cache is read.
         """
         rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
@@ -59,6 +61,7 @@ class Ranks:
         place = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(place)
+            torch.set_float32_matmul_precision("high")
         if world_size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
         return cls(rank, world_size, place)

@@ -7,6 +7,7 @@ data = x_t - sigma v. Latents are [B, C, F, h, w], noise levels sigma [B] in (0,
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -67,7 +68,13 @@ def mix_in_levels(
         return sigma
     chosen = torch.rand(len(sigma), generator=generator, device=sigma.device) < share
     which = torch.randint(len(levels), (len(sigma),), generator=generator, device=sigma.device)
-    return torch.where(chosen, torch.tensor(levels, device=sigma.device)[which], sigma)
+    return torch.where(chosen, _on_device(levels, sigma.device)[which], sigma)
+
+
+@cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied once: a copy from the host waits for the device."""
+    return torch.tensor(values, device=device)
 
 
 def add_noise(data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

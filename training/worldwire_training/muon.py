@@ -32,25 +32,26 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure: call backward() first")
         for group in self.param_groups:
-            by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    by_shape[matrix_shape(parameter)].append(parameter)
-            for shape, parameters in by_shape.items():
-                self._update(parameters, shape, group["lr"], group["momentum"])
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                self._update(parameters, group["lr"], group["momentum"])
 
-    def _update(
-        self, parameters: list[nn.Parameter], shape: tuple[int, int], rate: float, momentum: float
-    ) -> None:
-        weights: list[Tensor] = list(parameters)
+    def _update(self, parameters: list[nn.Parameter], rate: float, momentum: float) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         averages = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
         torch._foreach_mul_(averages, momentum)
         torch._foreach_add_(averages, gradients)
         ahead = torch._foreach_add(gradients, averages, alpha=momentum)
-        directions = orthogonalise(torch.stack([one.reshape(shape) for one in ahead]))
-        shaped = [d.reshape(p.shape) for d, p in zip(directions.unbind(0), parameters, strict=True)]
-        torch._foreach_add_(weights, shaped, alpha=-rate * ADAM_LIKE_SCALE * max(shape) ** 0.5)
+        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for place, parameter in enumerate(parameters):
+            by_shape[matrix_shape(parameter)].append(place)
+        for shape, places in by_shape.items():
+            directions = orthogonalise(torch.stack([ahead[place].reshape(shape) for place in places]))
+            shaped = [
+                d.reshape(parameters[p].shape) for d, p in zip(directions.unbind(0), places, strict=True)
+            ]
+            scale = rate * ADAM_LIKE_SCALE * max(shape) ** 0.5
+            torch._foreach_add_([parameters[place] for place in places], shaped, alpha=-scale)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -61,9 +62,9 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     if x.is_cuda:
         x = x.bfloat16()
-    for _ in range(NEWTON_SCHULZ_STEPS):
+    for _ in range(NEWTON_SCHULZ_STEPS):  # x becomes a x + (b g + c g g) x with g = x x^T
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x if wide else x.mT).to(matrices.dtype)
 
 

@@ -347,7 +347,6 @@ def build_vae(config: VAETrainConfig, ranks: Ranks) -> VAE:
         speed_up(vae, compile_norms=config.compile == "norms")
     if ranks.device.type == "cuda":
         torch.backends.cudnn.benchmark = config.cudnn_benchmark
-        torch.set_float32_matmul_precision("high")
     return vae
 
 
