@@ -100,14 +100,15 @@ def attention(tiles, head):
         "key_desc": f"tensordesc<i8[{tiles.columns}, {width}]>",
         "value_desc": f"tensordesc<fp8e4nv[{width}, {tiles.columns}]>",
         "out": "*bf16",
-    } | dict.fromkeys(("query_scale", "key_scale", "value_scale"), "*fp32")
+    } | dict.fromkeys(("query_scale", "value_scale"), "*fp32")
     constants = {
         "D": width,
         "TILE_Q": tiles.rows,
         "TILE_K": tiles.columns,
-        "PER_SCALE": flash.KEY_BLOCK,
+        "INTEGER": True,
         "FP8_VALUES": True,
-        "RANGE": flash.PROBABILITY_RANGE,
+        "APART": tiles.apart,
+        "SHIFT": flash.SHIFT,
         "OUT": tl.bfloat16,
     }
     return compiled(flash.flash_kernel, types, constants, tiles)

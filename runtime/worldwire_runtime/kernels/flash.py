@@ -1,12 +1,19 @@
 """Triton: the product of `kernels.attention`, one tile of queries per program, keys block by block.
 
-Written for Hopper: 8-bit tiles arrive by the bulk tensor copy engine, both products run on the tensor cores.
-A block's product with the values is summed apart and then added in float32, so that the tensor cores' shorter
-fp8 sums never run longer than one block.
+Written for Hopper: 8-bit tiles arrive by the bulk tensor copy engine, both products run on the tensor
+cores. There the softmax between them costs as much as they do, so the loop has little else: scales are
+folded into one fused multiply-add per score, only the last block, which comes first, is masked, and
+probabilities become the next product's operand without leaving their registers (`attention.turned`).
+
+A candidate with `apart` sums a block's product with the values apart and adds it in float32, so that the
+tensor cores' shorter fp8 sums never run longer than one block. The others leave the sums in the tensor
+cores, which takes fewer registers: two programs fit on a multiprocessor, and one's softmax runs beside the
+other's products.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,22 +23,68 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from worldwire_runtime.kernels.attention import KEY_BLOCK, PROBABILITY_RANGE
+from worldwire_runtime.kernels.attention import PROBABILITY_RANGE
 from worldwire_runtime.kernels.gemm import DTYPES
 from worldwire_runtime.kernels.tuning import Tiles, gpu_name, tuner
 
+# The first is what runs unmeasured. 128x64 with 4 warps and 64x64 are for several programs on a
+# multiprocessor.
 CANDIDATES = (
-    Tiles(128, 128, 0, warps=8, stages=2),
+    Tiles(128, 128, 0, warps=8, stages=2, apart=True),
     Tiles(128, 128, 0, warps=8, stages=3),
-    Tiles(128, 64, 0, warps=8, stages=3),
-    Tiles(64, 128, 0, warps=4, stages=3),
-    Tiles(64, 64, 0, warps=4, stages=4),
+    Tiles(128, 64, 0, warps=4, stages=3),
+    Tiles(128, 256, 0, warps=8, stages=2),
+    Tiles(64, 128, 0, warps=4, stages=2, apart=True),
+    Tiles(64, 64, 0, warps=4, stages=3),
 )
-"""columns: keys of one step, a divisor of `KEY_BLOCK`; depth is the head's width."""
-SMALL = Tiles(16, 64, 0, warps=4, stages=1)
+"""columns: keys of one step; depth is the head's width."""
+SMALL = Tiles(16, 64, 0, warps=4, stages=1, apart=True)
 """For Triton's interpreter."""
 LEAST_WIDTH = 32
 """The tensor cores add up 8-bit products in runs of so many, so a head is at least this wide."""
+SHIFT = math.log2(PROBABILITY_RANGE)
+"""What multiplies probabilities by their range, in the exponent."""
+
+
+@triton.jit
+def weigh(scores, scale, largest, total, SHIFT: tl.constexpr):
+    """Probabilities (times their range) of one block of scores by the maximum so far.
+
+    scale [rows] is positive, so the largest score is found before it. Returns also by how much older sums
+    fade, the new maximum and the new sum.
+    """
+    new_largest = tl.maximum(largest, tl.max(scores, axis=1).to(tl.float32) * scale)
+    weights = tl.exp2(scores.to(tl.float32) * scale[:, None] - (new_largest - SHIFT)[:, None])
+    fade = tl.exp2(largest - new_largest)
+    return weights, fade, new_largest, total * fade + tl.sum(weights, axis=1)
+
+
+@triton.jit
+def as_factor(weights, TILE_Q: tl.constexpr, TILE_K: tl.constexpr):
+    """Probabilities in e4m3, in the order of `attention.turned`."""
+    groups = tl.reshape(weights.to(tl.float8e4nv), (TILE_Q, TILE_K // 16, 2, 4, 2))
+    return tl.reshape(tl.permute(groups, (0, 1, 3, 2, 4)), (TILE_Q, TILE_K))
+
+
+@triton.jit
+def mix(
+    weights,
+    sums,
+    value_desc,
+    first_value,
+    start,
+    TILE_Q: tl.constexpr,
+    TILE_K: tl.constexpr,
+    FP8_VALUES: tl.constexpr,
+):
+    """sums + probabilities times a block of values. first_value: the head's first row of `value_desc`."""
+    if FP8_VALUES:
+        value = value_desc.load([first_value, start])
+        sums = tl.dot(as_factor(weights, TILE_Q, TILE_K), value.T, sums)
+    else:
+        value = value_desc.load([first_value + start, 0])
+        sums = tl.dot(weights.to(value.dtype), value, sums)
+    return sums
 
 
 @triton.jit
@@ -41,11 +94,9 @@ def flash_kernel(
     value_desc,
     out,
     query_scale,
-    key_scale,
     value_scale,
     queries,
     tokens,
-    key_blocks,
     out_head,
     out_token,
     heads,
@@ -53,9 +104,10 @@ def flash_kernel(
     D: tl.constexpr,
     TILE_Q: tl.constexpr,
     TILE_K: tl.constexpr,
-    PER_SCALE: tl.constexpr,
+    INTEGER: tl.constexpr,
     FP8_VALUES: tl.constexpr,
-    RANGE: tl.constexpr,
+    APART: tl.constexpr,
+    SHIFT: tl.constexpr,
     OUT: tl.constexpr,
 ):
     """Program (i, h): queries i * TILE_Q ... of head h of all batches.
@@ -63,36 +115,35 @@ def flash_kernel(
     All heads lie below each other in one matrix, so the last tile of a head reaches into the next one: its
     scores are masked, and its queries are not stored.
     """
+    SUM: tl.constexpr = tl.int32 if INTEGER else tl.float32
     head = tl.program_id(1)
     first = tl.program_id(0) * TILE_Q
     rows = first + tl.arange(0, TILE_Q)
     query = query_desc.load([head * queries + first, 0])
-    row_scale = tl.load(query_scale + head.to(tl.int64) * queries + rows, mask=rows < queries, other=0.0)
-    largest = tl.full((TILE_Q,), float("-inf"), tl.float32)
-    total = tl.zeros((TILE_Q,), tl.float32)
-    mixed = tl.zeros((TILE_Q, D), tl.float32)
-    for start in tl.range(0, tokens, TILE_K):
-        key = key_desc.load([head * tokens + start, 0])
-        block_scale = tl.load(key_scale + head * key_blocks + start // PER_SCALE)
-        scores = tl.dot(query, key.T, out_dtype=tl.int32).to(tl.float32) * (row_scale * block_scale)[:, None]
-        seen = (start + tl.arange(0, TILE_K)) < tokens
-        scores = tl.where(seen[None, :], scores, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, axis=1))
-        weights = tl.exp2(scores - new_largest[:, None])
-        fade = tl.exp2(largest - new_largest)
-        total = total * fade + tl.sum(weights, axis=1)
-        if FP8_VALUES:
-            value = value_desc.load([head * D, start])
-            part = tl.dot((weights * RANGE).to(tl.float8e4nv), value.T, out_dtype=tl.float32)
+    scale = tl.load(query_scale + head.to(tl.int64) * queries + rows, mask=rows < queries, other=1.0)
+    first_value = head * D if FP8_VALUES else head * tokens
+    zeros = tl.zeros((TILE_Q, D), tl.float32)
+
+    last = (tl.cdiv(tokens, TILE_K) - 1) * TILE_K
+    inside = (last + tl.arange(0, TILE_K)) < tokens
+    at_end = tl.dot(query, key_desc.load([head * tokens + last, 0]).T, out_dtype=SUM).to(tl.float32)
+    at_end = tl.where(inside[None, :], at_end, float("-inf"))
+    lowest = tl.full((TILE_Q,), float("-inf"), tl.float32)
+    weights, _, largest, total = weigh(at_end, scale, lowest, tl.zeros((TILE_Q,), tl.float32), SHIFT)
+    mixed = mix(weights, zeros, value_desc, first_value, last, TILE_Q, TILE_K, FP8_VALUES)
+    for start in tl.range(0, last, TILE_K):
+        scores = tl.dot(query, key_desc.load([head * tokens + start, 0]).T, out_dtype=SUM)
+        weights, fade, largest, total = weigh(scores, scale, largest, total, SHIFT)
+        faded = mixed * fade[:, None]
+        if APART:
+            mixed = faded + mix(weights, zeros, value_desc, first_value, start, TILE_Q, TILE_K, FP8_VALUES)
         else:
-            value = value_desc.load([head * tokens + start, 0])
-            part = tl.dot(weights.to(value.dtype), value, out_dtype=tl.float32)
-        mixed = mixed * fade[:, None] + part
-        largest = new_largest
+            mixed = mix(weights, faded, value_desc, first_value, start, TILE_Q, TILE_K, FP8_VALUES)
+
     channels = tl.arange(0, D)
     y = mixed / total[:, None]
     if FP8_VALUES:
-        y = y * (tl.load(value_scale + head * D + channels) / RANGE)[None, :]
+        y = y * tl.load(value_scale + head * D + channels)[None, :]
     place = (head // heads).to(tl.int64) * out_batch + (head % heads) * out_head
     place = place + rows[:, None].to(tl.int64) * out_token + channels[None, :]
     tl.store(out + place, y.to(OUT), mask=(rows < queries)[:, None])
@@ -103,14 +154,13 @@ def attention_8bit(
     query: Tensor,
     query_scale: Tensor,
     key: Tensor,
-    key_scale: Tensor,
     value: Tensor,
     value_scale: Tensor | None,
     tokens: int,
     dtype: torch.dtype,
 ) -> Tensor:
     """The kernel with its best tiles: [B, H, Q, D] in `dtype`, laid out as [B, Q, H, D] in memory."""
-    return attend(query, query_scale, key, key_scale, value, value_scale, tokens, dtype)
+    return attend(query, query_scale, key, value, value_scale, tokens, dtype)
 
 
 @attention_8bit.register_fake
@@ -118,7 +168,6 @@ def _(
     query: Tensor,
     query_scale: Tensor,
     key: Tensor,
-    key_scale: Tensor,
     value: Tensor,
     value_scale: Tensor | None,
     tokens: int,
@@ -131,7 +180,6 @@ def attend(
     query: Tensor,
     query_scale: Tensor,
     key: Tensor,
-    key_scale: Tensor,
     value: Tensor,
     value_scale: Tensor | None,
     tokens: int,
@@ -151,10 +199,8 @@ def attend(
         value = F.pad(value, (0, added) if value_scale is None else (0, 0, 0, added))
         value_scale = None if value_scale is None else F.pad(value_scale, (0, added))
     out = _output(query, dtype)
-    query, key, value, query_scale, key_scale = (
-        part.contiguous() for part in (query, key, value, query_scale, key_scale)
-    )
-    scales = (query_scale, key_scale, None if value_scale is None else value_scale.contiguous())
+    query, key, value, query_scale = (part.contiguous() for part in (query, key, value, query_scale))
+    scales = (query_scale, None if value_scale is None else value_scale.contiguous())
 
     def run(chosen: Tiles) -> None:
         _launch(query, key, value, scales, tokens, out, chosen)
@@ -172,7 +218,8 @@ def _best(query: Tensor, value: Tensor, tokens: int, run: Callable[[Tiles], None
     if not query.is_cuda:
         return SMALL
     batch, heads, queries, width = query.shape
-    key = f"attention, {gpu_name(query.device)}, {batch * heads}x{queries}x{tokens}x{width}, {value.dtype}"
+    types = f"{query.dtype} {value.dtype}"
+    key = f"attention, {gpu_name(query.device)}, {batch * heads}x{queries}x{tokens}x{width}, {types}"
     return tuner().best(key, CANDIDATES, run)
 
 
@@ -186,7 +233,7 @@ def _launch(
     tiles: Tiles,
 ) -> None:
     batch, heads, queries, width = query.shape
-    fp8 = scales[2] is not None
+    fp8 = scales[1] is not None
     value_tile = [width, tiles.columns] if fp8 else [tiles.columns, width]
     flash_kernel[(triton.cdiv(queries, tiles.rows), batch * heads)](
         TensorDescriptor.from_tensor(query.flatten(0, 2), [tiles.rows, width]),
@@ -196,7 +243,6 @@ def _launch(
         *scales,
         queries,
         tokens,
-        triton.cdiv(tokens, KEY_BLOCK),
         out.stride(1),
         out.stride(2),
         heads,
@@ -204,9 +250,10 @@ def _launch(
         D=width,
         TILE_Q=tiles.rows,
         TILE_K=tiles.columns,
-        PER_SCALE=KEY_BLOCK,
+        INTEGER=query.dtype == torch.int8,
         FP8_VALUES=fp8,
-        RANGE=PROBABILITY_RANGE,
+        APART=tiles.apart,
+        SHIFT=SHIFT,
         OUT=DTYPES[out.dtype],
         num_warps=tiles.warps,
         num_stages=tiles.stages,

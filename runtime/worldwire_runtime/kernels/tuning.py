@@ -30,7 +30,8 @@ WARM_UP_RUNS, TIMED_RUNS = 2, 7
 class Tiles:
     """How a kernel is cut: tile rows and columns, depth of one step, warps, pipelined steps.
 
-    persistent: one program per multiprocessor works through many tiles.
+    persistent: one program per multiprocessor works through many tiles. apart: sums of a step are kept apart
+    before they join the others.
     """
 
     rows: int
@@ -39,6 +40,7 @@ class Tiles:
     warps: int
     stages: int
     persistent: bool = False
+    apart: bool = False
 
 
 class Tuner:
