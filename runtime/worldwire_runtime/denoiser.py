@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -21,7 +22,15 @@ from worldwire_runtime.acceleration import (
     whole_functions_are_compiled,
 )
 from worldwire_runtime.graphs import CudaRecorder, Graphed
-from worldwire_runtime.model.dit import ClipConditions, ContextCache, DiT, PreparedClip, TextKeys
+from worldwire_runtime.model.attention import Rows
+from worldwire_runtime.model.dit import (
+    ClipConditions,
+    ContextCache,
+    DiT,
+    HeldContext,
+    PreparedClip,
+    TextKeys,
+)
 from worldwire_runtime.model.sampler import Euler, Solver, Velocity, euler, flow_schedule, guided
 
 
@@ -48,12 +57,11 @@ class Denoiser:
             else _plain
         )
 
-        def fast(name: str) -> Callable[..., Any]:
+        def fast(name: str, **kinds: Any) -> Callable[..., Any]:
             function = getattr(plain, name)
-            return record(fuse(function, getattr(fused, name)) if compiled else function)
+            return record(fuse(function, getattr(fused, name)) if compiled else function, **kinds)
 
-        self._clip, self._clip_after = fast("sample"), fast("sample_after")
-        self._offers_alone, self._offers = fast("encode_alone"), fast("extend")
+        self._clip, self._clip_after = fast("sample"), fast("sample_after", resident=("held",))
         self._velocity = fuse(plain.velocity, fused.velocity) if compiled else plain.velocity
 
     @property
@@ -88,23 +96,23 @@ class Denoiser:
         return self._clip(self._told(conditions), context, noise.float(), solver)
 
     def generate_after(
-        self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, steps: int
+        self,
+        conditions: ClipConditions,
+        clean: Tensor,
+        held: HeldContext,
+        rows: tuple[Rows, ...],
+        noise: Tensor,
+        steps: int,
     ) -> Tensor:
-        """New latents [n, C, h, w] after a context whose keys are there (`rolling` attention).
+        """New latents [n, C, h, w] behind the context that is `held` (`rolling` attention).
 
-        conditions: of the new latents alone.
+        clean: latents [c, C, h, w] that the first step encodes along the way. rows: where these and the new
+        latents go, and what they see. conditions: of the clean latents, then of the new ones.
         """
-        batch = noise.transpose(0, 1)[None].float()
+        along = clean.transpose(0, 1)[None].to(conditions.plucker.dtype)
+        start = noise.transpose(0, 1)[None].float()
         solver = Euler(flow_schedule(steps, self._shift))
-        return self._clip_after(self._told(conditions), cache, batch, solver)[0].transpose(0, 1)
-
-    def encode_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
-        """What clean latents [n, C, h, w] offer that see only themselves."""
-        return self._offers_alone(self._told(conditions), _batch_of(latents, conditions))
-
-    def extend(self, conditions: ClipConditions, latents: Tensor, past: ContextCache | None) -> ContextCache:
-        """What clean latents [n, C, h, w] offer that see each other and `past`."""
-        return self._offers(self._told(conditions), _batch_of(latents, conditions), past)
+        return self._clip_after(self._told(conditions), along, held, rows, start, solver)[0].transpose(0, 1)
 
     def generate_guided(
         self, conditions: ClipConditions, null: ClipConditions, noise: Tensor, steps: int, guidance: float
@@ -166,18 +174,16 @@ class ClipFunctions:
         return solver(self.velocity(conditions, context), noise)
 
     def sample_after(
-        self, conditions: ClipConditions, cache: ContextCache, noise: Tensor, solver: Solver
+        self,
+        conditions: ClipConditions,
+        clean: Tensor,
+        held: HeldContext,
+        rows: tuple[Rows, ...],
+        noise: Tensor,
+        solver: Solver,
     ) -> Tensor:
-        """The same after a context whose keys are there."""
-        return solver(self._after(self._dit.prepare(conditions), cache, conditions.plucker.dtype), noise)
-
-    def encode_alone(self, conditions: ClipConditions, latents: Tensor) -> ContextCache:
-        """What clean latents offer that see only themselves."""
-        return self._dit.encode_alone(latents, self._dit.prepare(conditions))
-
-    def extend(self, conditions: ClipConditions, latents: Tensor, past: ContextCache | None) -> ContextCache:
-        """What clean latents offer that see each other and `past`."""
-        return self._dit.extend(latents, self._dit.prepare(conditions), past)
+        """The same behind what is `held`; the first step takes the clean latents along."""
+        return solver(self._behind(self._dit.prepare(conditions), clean, held, rows), noise)
 
     def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
@@ -195,6 +201,24 @@ class ClipFunctions:
 
         return velocity
 
+    def _behind(
+        self, prepared: PreparedClip, clean: Tensor, held: HeldContext, rows: tuple[Rows, ...]
+    ) -> Velocity:
+        """Behind what is `held`, of which the first evaluation encodes the last part."""
+        new = rows[-1]
+        alone = new._replace(latents=(0, new.latents[1] - new.latents[0]))
+        steps = chain(
+            [(clean, prepared, rows)], repeat((clean[:, :, :0], prepared.part(*new.latents), (alone,)))
+        )
+
+        def velocity(x: Tensor, timestep: float) -> Tensor:
+            along, told, placed = next(steps)
+            latents = torch.cat([along, x.to(along.dtype)], dim=2)
+            times = torch.cat([x.new_zeros(len(x), along.shape[2]), _timesteps(x, timestep)], dim=1)
+            return self._dit.roll(latents, times, told, held, placed).float()
+
+        return velocity
+
     def _beside(self, prepared: PreparedClip, context: Tensor) -> Velocity:
         """The context goes through the network beside the new latents in every step, at timestep 0."""
         clean = context.shape[2]
@@ -209,13 +233,8 @@ class ClipFunctions:
         return velocity
 
 
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def _plain(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
     return function
-
-
-def _batch_of(latents: Tensor, conditions: ClipConditions) -> Tensor:
-    """Latents [n, C, h, w] as the network takes them, [1, C, n, h, w]."""
-    return latents.transpose(0, 1)[None].to(conditions.plucker.dtype)
 
 
 def _timesteps(x: Tensor, timestep: float) -> Tensor:

@@ -15,23 +15,42 @@ so what a latent once offered stays valid and only new latents and newly chosen 
     a clip                      sees the memory, the last `past` latents and itself: noisy, then clean
 
 A session never runs out of positions: the next era begins with the past as it is, encoded from the latents.
-`replay` brings back the keys of a saved session from its latents, bit for bit.
+An era has clips of one length, so the first clip of a plan may be an era of its own.
+
+All keys and values stand in one room of fixed places (`DiT.hold`), where passes write and look (`DiT.roll`):
+
+    [ring of `past` + new places | slots]
+
+A clip's latents take the places of the oldest ones. Its first denoising step takes along what is not encoded
+yet: the clean latents of the clip before and a memory latent that was newly chosen. These clean latents look
+before anything else is written: they see the memory that their clip saw and latents whose places the noisy
+ones take in the same pass. So a clip costs its steps and nothing more, and nothing is done between its last
+picture and the inputs of the next. A clip takes in one newly chosen memory latent at most, the one that shows
+most of what is asked; others wait for the next clips, unless the slots are empty.
+
+`replay` brings back the keys of a saved session from its latents, bit for bit, by the same passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from worldwire.errors import StateError
+from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.memory import Memory
-from worldwire_runtime.model.dit import ClipConditions, ContextCache
+from worldwire_runtime.model.attention import Rows
+from worldwire_runtime.model.dit import HeldContext
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_runtime.rules import Clip, Rules
+
+MOST_FRESH = 1  # newly chosen memory latents of one clip: its passes keep one shape, with one or without
 
 
 @dataclass(frozen=True)
@@ -53,26 +72,52 @@ class Turn:
         return self.first + self.past + self.new
 
 
-def read_turns(facts: Sequence[dict[str, Any]], memory: Memory) -> list[Turn]:
-    """The turns of a saved session; StateError unless `memory` holds all that they looked at, in a row."""
+def read_turns(facts: Sequence[dict[str, Any]], memory: Memory, plan: ClipPlan) -> list[Turn]:
+    """The turns of a saved session; StateError unless they are an era of `plan` that `memory` holds."""
     turns = [Turn(**fact | {"slots": tuple(fact["slots"])}) for fact in facts]
-    for turn, before in zip(turns, [None, *turns], strict=False):
+    for turn in turns:
         wanted = [*turn.slots, *range(turn.first, turn.stop)]
-        joins = before is None or before.stop == turn.first + turn.past
-        if min(turn.past, turn.new) < 1 or not joins or not all(index in memory for index in wanted):
+        fits = 1 <= turn.past <= plan.past and turn.new >= 1 and turn.new == turns[0].new
+        filled = not turn.slots or (len(set(turn.slots)) == plan.memory and turn.past == plan.past)
+        if not (fits and filled and all(index in memory for index in wanted)):
             raise StateError("the turns of a saved session do not fit its memory", got=str(turn))
+    for before, turn in pairwise(turns):
+        seen = min(plan.past, before.past + before.new)
+        if before.stop != turn.first + turn.past or turn.past != seen or len(before.slots) > len(turn.slots):
+            raise StateError("the turns of a saved session do not follow each other", got=str(turn))
     if turns and turns[-1].stop != memory.next_index:
         raise StateError("the turns of a saved session end before its memory", got=str(turns[-1]))
     return turns
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """A clip between its noisy and its clean pass: what both are told and see."""
+class Places:
+    """Where the latents of an era stand: a ring for the window, then the slots.
 
-    clip: Clip
-    conditions: ClipConditions
-    seen: ContextCache
+    past, new: of the plan and of each clip. begins: the era's first clip. With memory, its past stands at the
+    end of the ring, beside the slots, so that what anybody sees is always one stretch of places.
+    """
+
+    def __init__(self, past: int, slots: int, begins: Turn, device: torch.device) -> None:
+        self._ring, self.count = past + begins.new, past + begins.new + slots
+        self._zero = begins.past if begins.slots else 0  # the position that stands at place 0
+        self._numbers = torch.arange(self.count, device=device)
+
+    def window(self, position: int, latents: int) -> Tensor:
+        """Of latents from a position of the era on, [n] int64."""
+        places = range(position - self._zero, position - self._zero + latents)
+        return torch.stack([self._numbers[place % self._ring] for place in places])
+
+    def slots(self, numbers: Iterable[int]) -> Tensor:
+        """Of memory latents, [n] int64."""
+        return torch.stack([self._numbers[self._ring + number] for number in numbers])
+
+    def seen(self, turn: Turn) -> tuple[int, int]:
+        """The first and behind the last place that a clip looks at once it stands there."""
+        return (0, self.count) if turn.slots else (0, turn.past + turn.new)
+
+    def seen_by_first_past(self, turn: Turn) -> tuple[int, int]:
+        """The same of the past with which an era begins."""
+        return (self._ring - turn.past, self.count) if turn.slots else (0, turn.past)
 
 
 class RollingContext:
@@ -85,11 +130,10 @@ class RollingContext:
         self._rules, self._denoiser = rules, denoiser
         self._keep, self._era = past, era
         self._chosen: list[int | None] = [None] * slots
-        self._slots: list[ContextCache | None] = [None] * slots
-        self._past: list[ContextCache] = []
+        self._held: HeldContext | None = None
+        self._places: Places | None = None
         self._anchor_c2w: Tensor | None = None
-        self._position = 0
-        self._pending: _Pending | None = None
+        self._position = 0  # of the next latent in the era
         self.turns: list[Turn] = []
 
     @property
@@ -99,28 +143,36 @@ class RollingContext:
 
     def end_era(self) -> None:
         """The next clip begins an era: after a change of the prompt, which old keys do not know."""
-        self._chosen, self._slots = [None] * len(self._chosen), [None] * len(self._slots)
-        self._past, self._anchor_c2w, self._position, self.turns = [], None, 0, []
+        self._chosen = [None] * len(self._chosen)
+        self._places, self._anchor_c2w, self._position, self.turns = None, None, 0, []
+
+    def admit(self, memory: Memory, wanted: Sequence[int], new: int) -> tuple[int, ...]:
+        """Which memory latents a clip of `new` latents sees, of those that are wanted, the best one first.
+
+        At most `MOST_FRESH` newly chosen ones come in, for others that are wanted no more; the rest waits.
+        """
+        held = self.held
+        if not held or self._ends(memory, new):
+            return tuple(wanted)
+        waiting = [index for index in wanted if index not in held][MOST_FRESH:]
+        staying = [index for index in held if index not in wanted][MOST_FRESH:]
+        return (*(index for index in wanted if index not in waiting), *staying)
 
     def generate(self, memory: Memory, clip: Clip, noise: Tensor, steps: int) -> Tensor:
-        """Clean new latents [n, C, h, w] of a clip; call `roll` once they are in the memory."""
-        if self._position + clip.new > self._era or not self._replayable(memory):
+        """Clean new latents [n, C, h, w] of a clip, which must be in the memory before the next one."""
+        if self._ends(memory, clip.new):
             self.end_era()
-        pending = self._see(memory, clip)
-        return self._denoiser.generate_after(pending.conditions, pending.seen, noise, steps)
-
-    def roll(self, memory: Memory) -> None:
-        """Encodes the clean new latents of the last clip for those to come."""
-        if self._pending is None:
-            return
-        clip = self._pending.clip
-        start = clip.first + clip.past
-        latents = memory.latents(range(start, start + clip.new))
-        new = self._denoiser.extend(self._pending.conditions, latents, self._pending.seen)
-        self._past.extend(new.part(place, place + 1) for place in range(clip.new))
-        del self._past[: -self._keep]
-        self._position += clip.new
-        self._pending = None
+        turn, before = Turn.of(clip), self.turns[-1] if self.turns else None
+        places = self._places or self._begin(clip, turn)
+        clean = turn.new if before else turn.past
+        fresh = self._fill_slots(clip.slots)
+        along = [*fresh.values(), *range(turn.stop - turn.new - clean, turn.stop - turn.new)]
+        conditions = self._rules.conditions(self._told(memory, clip, fresh, along))
+        rows = _rows(places, turn, before, list(fresh), self._position)
+        self._position += turn.new
+        self.turns.append(turn)
+        room = self._room(places, conditions.plucker)
+        return self._denoiser.generate_after(conditions, memory.latents(along), room, rows, noise, steps)
 
     def replay(self, memory: Memory, clip: Clip, turns: Sequence[Turn]) -> None:
         """Repeats the turns of an era; `clip` says what is told, its actions reach to the newest latent."""
@@ -134,73 +186,72 @@ class RollingContext:
                 slots=turn.slots,
                 first=turn.first,
                 past=turn.past,
-                actions=_without_newest(clip.actions, frames),
+                actions=clip.actions[:, : clip.actions.shape[1] - frames],
             )
-            self._see(memory, again)
-            self.roll(memory)
+            # Clean latents do not see noisy ones: any noise will do, and the one step that takes them along.
+            self.generate(memory, again, torch.zeros_like(memory.latents(window[turn.past :])), steps=1)
 
     # ------------------------------------------------------------------ parts of them
 
-    def _replayable(self, memory: Memory) -> bool:
-        """Whether the memory has thinned out nothing that this era looked at."""
-        return all(index in memory for turn in self.turns for index in turn.slots)
+    def _ends(self, memory: Memory, new: int) -> bool:
+        """Whether the era ends before a clip of `new` latents: no room, or the memory was thinned out."""
+        if not self.turns:
+            return False
+        full = self._position + new > self._era or new != self.turns[-1].new
+        return full or not all(index in memory for turn in self.turns for index in turn.slots)
 
-    def _see(self, memory: Memory, clip: Clip) -> _Pending:
-        """Encodes what a clip will see and nobody has encoded yet."""
-        begins = self._anchor_c2w is None
-        if begins:
-            self._anchor_c2w = clip.window_c2w[clip.past - 1]
-        self._fill_slots(memory, clip)
-        if begins:
-            self._encode_past(memory, clip)
-        self.turns.append(Turn.of(clip))
-        conditions = self._rules.conditions(self._new_of(clip))
-        self._pending = _Pending(clip, conditions, ContextCache.join(self._offers()))
-        return self._pending
-
-    def _fill_slots(self, memory: Memory, clip: Clip) -> None:
-        """Chosen latents keep their slots; the others take the places of those that are chosen no more."""
-        cameras = dict(zip(clip.slots, clip.memory_c2w, strict=True))
-        for slot, held in enumerate(self._chosen):
-            if held not in cameras:
-                self._chosen[slot], self._slots[slot] = None, None
-        fresh = [index for index in clip.slots if index not in self._chosen]
-        free = [slot for slot, held in enumerate(self._chosen) if held is None][: len(fresh)]
-        for slot, index in zip(free, fresh, strict=True):  # one by one: calls of one shape, compiled once
-            told = self._told(clip, cameras[index][None], clip.window_c2w[:0], 0)
-            conditions = self._rules.conditions(replace(told, slot_numbers=(slot,)))
-            self._slots[slot] = self._denoiser.encode_alone(conditions, memory.latents([index]))
-            self._chosen[slot] = index
-
-    def _encode_past(self, memory: Memory, clip: Clip) -> None:
-        told = self._told(clip, clip.memory_c2w[:0], clip.window_c2w[: clip.past], 0)
-        told = replace(told, actions=_without_newest(clip.actions, FRAMES_PER_LATENT * clip.new))
-        latents = memory.latents(range(clip.first, clip.first + clip.past))
-        slots = self._offers()
-        seen = ContextCache.join(slots) if slots else None
-        cache = self._denoiser.extend(self._rules.conditions(told), latents, seen)
-        self._past = [cache.part(place, place + 1) for place in range(clip.past)]
+    def _begin(self, clip: Clip, turn: Turn) -> Places:
+        self._anchor_c2w = clip.window_c2w[clip.past - 1]
         self._position = clip.past
+        self._places = Places(self._keep, len(self._chosen), turn, clip.window_c2w.device)
+        return self._places
 
-    def _new_of(self, clip: Clip) -> Clip:
-        """The clip without its context."""
-        return self._told(clip, clip.memory_c2w[:0], clip.window_c2w[clip.past :], self._position)
+    def _fill_slots(self, wanted: tuple[int, ...]) -> dict[int, int]:
+        """Newly chosen latents by the slots that they get: of those that are wanted no more."""
+        self._chosen = [index if index in wanted else None for index in self._chosen]
+        free = [slot for slot, index in enumerate(self._chosen) if index is None]
+        fresh = dict(zip(free, [index for index in wanted if index not in self._chosen], strict=False))
+        for slot, index in fresh.items():
+            self._chosen[slot] = index
+        return fresh
 
-    def _told(self, clip: Clip, memory_c2w: Tensor, window_c2w: Tensor, position: int) -> Clip:
-        """Some of a clip's latents as the era tells of them."""
+    def _told(self, memory: Memory, clip: Clip, fresh: dict[int, int], along: list[int]) -> Clip:
+        """The latents of a clip's first step as the era tells of them: memory, clean ones, new ones."""
+        c2w = torch.cat([memory.c2w(along), clip.window_c2w[clip.past :]])
         return replace(
             clip,
-            memory_c2w=memory_c2w,
-            window_c2w=window_c2w,
+            memory_c2w=c2w[: len(fresh)],
+            window_c2w=c2w[len(fresh) :],
             anchor_c2w=self._anchor_c2w,
-            position=position,
+            position=self._position - (len(along) - len(fresh)),
+            slot_numbers=tuple(fresh),
         )
 
-    def _offers(self) -> list[ContextCache]:
-        """What the next clip sees: memory and past."""
-        return [cache for cache in self._slots if cache is not None] + self._past
+    def _room(self, places: Places, like: Tensor) -> HeldContext:
+        """Where the keys stand; another era's, if it has as many places."""
+        if self._held is None or self._held.places != places.count:
+            self._held = None  # before there are two
+            self._held = self._denoiser.dit.hold(places.count, like)
+        return self._held
 
 
-def _without_newest(actions: Tensor, frames: int) -> Tensor:
-    """Actions [1, F, A] up to `frames` before their end."""
-    return actions[:, : actions.shape[1] - frames]
+def _rows(
+    places: Places, turn: Turn, before: Turn | None, fresh: list[int], position: int
+) -> tuple[Rows, ...]:
+    """Who writes where and sees what in the first step of a clip, in this order; new latents come last.
+
+    before: the turn of the clip whose clean latents go along; None: an era begins, and its past does.
+    fresh: slots of newly chosen memory latents. position: of the first new latent.
+    """
+    count = turn.past if before is None else before.new
+    seen = places.seen_by_first_past(turn) if before is None else places.seen(before)
+    start = len(fresh)
+    clean = Rows((start, start + count), places.window(position - count, count), *seen)
+    noisy = Rows(
+        (start + count, start + count + turn.new), places.window(position, turn.new), *places.seen(turn)
+    )
+    if not fresh:
+        return clean, noisy
+    alone = Rows((0, start), places.slots(fresh), 0, 0)
+    # The past of a new era sees the memory with which it begins, clean latents that of their own clip.
+    return (alone, clean, noisy) if before is None else (clean, alone, noisy)

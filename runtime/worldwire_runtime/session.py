@@ -129,9 +129,6 @@ class Session:
                 latents = self._imagine(memory, move, slots)
         yield from self._show(latents, move, slots, clock)
         memory.add(latents, move.latent_c2w)
-        if self._context is not None:
-            with torch.inference_mode():
-                self._context.roll(memory)
         self._unfinished = False
 
     def save(self) -> bytes:
@@ -168,7 +165,7 @@ class Session:
             player, frames = _check_player(facts["player"]), _check_frames(facts["frames"])
             view, conditioning = str(facts["view"]), self._check_conditioning(facts["conditioning"])
             origin_c2w = world.config.motion.camera(PlayerPose(), view)
-            turns = read_turns(facts["turns"], memory)
+            turns = read_turns(facts["turns"], memory, self._plan)
         self._memory, self._decoder, self._generator = memory, decoder, generator
         self._text, self._actions = text, actions
         self._player, self._frames = player, frames
@@ -223,11 +220,13 @@ class Session:
             return ()
         held = self._context.held if self._context is not None else ()
         chosen = memory.select(self._world.rules.queries(move.latent_c2w), self._plan.memory, before, held)
+        if self._context is not None:
+            chosen = list(dict.fromkeys(chosen))  # one slot for each; the official choice repeats some
         spares = (*held, *range(before - 1, -1, -1))
         spare = (index for index in spares if index not in chosen and index in memory)
         while len(chosen) < self._plan.memory:
             chosen.append(next(spare))
-        return tuple(chosen)
+        return self._context.admit(memory, chosen, len(move.latent_c2w)) if self._context else tuple(chosen)
 
     def _imagine(self, memory: Memory, move: Move, slots: tuple[int, ...]) -> Tensor:
         """3 denoiser: [memory | past | noise] to clean new latents [n, C, h, w]."""

@@ -271,12 +271,11 @@ class DiT(nn.Module):
             x, _ = block(x, time.blocks, block_clip, clip.rotary, past=past)
         return self._velocity(x, time.head, noisy)
 
-    def hold(self, places: int, grid: tuple[int, int], like: Tensor) -> HeldContext:
-        """Room for so many latents of `grid` cells, in the type and on the device of `like` [B, ...]."""
-        tokens = grid[0] // PATCH[0] * (grid[1] // PATCH[1])
-        return HeldContext(
-            tuple(block.hold(places, tokens, like) for block in cast(Sequence[Block], self.blocks))
-        )
+    def hold(self, places: int, like: Tensor) -> HeldContext:
+        """Room for so many latents, in the type, on the device and of the cells of `like` [B, ..., h, w]."""
+        rows, columns = _grid(like)
+        blocks = cast(Sequence[Block], self.blocks)
+        return HeldContext(tuple(block.hold(places, rows * columns, like) for block in blocks))
 
     def roll(
         self,
