@@ -19,7 +19,13 @@ BEST = {
     "precision": "int8",
     "vae_pruning": 0.75,
     "attention": "cached",
-    "speed": {"compiled": True, "graphs": True, "attention_8bit": True, "choose_on": "device"},
+    "speed": {
+        "compiled": True,
+        "graphs": True,
+        "attention_8bit": True,
+        "overlap": True,
+        "choose_on": "device",
+    },
 }
 PLAIN = BEST | {"gpus": 0, "precision": "float32", "vae_pruning": 0.0, "attention": "joint", "speed": None}
 

@@ -26,14 +26,16 @@ def parsed(*words: str) -> argparse.Namespace:
 
 
 def test_what_fits_the_device():
-    assert Speed().on(CPU) == Speed(compiled=False, graphs=False)
-    assert Speed().on(CUDA) == Speed(compiled=True, graphs=True)
-    assert Speed(compiled=False).on(CUDA) == Speed(compiled=False, graphs=True)
+    assert Speed().on(CPU) == Speed(compiled=False, graphs=False, overlap=False)
+    assert Speed().on(CUDA) == Speed(compiled=True, graphs=True, overlap=True)
+    assert Speed(compiled=False).on(CUDA) == Speed(compiled=False, graphs=True, overlap=True)
 
 
 def test_what_cannot_be_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="CUDA graphs"):
         Speed(graphs=True).on(CPU)
+    with pytest.raises(ConfigError, match="overlap"):
+        Speed(overlap=True).on(CPU)
     with pytest.raises(ConfigError, match="choice"):
         Speed(choose_on="moon")
     monkeypatch.setattr(speed.torch.cuda, "get_device_capability", lambda _: (8, 0))
@@ -46,7 +48,7 @@ def test_what_cannot_be_is_refused(monkeypatch):
     "words",
     [
         [],
-        ["--compile", "--no-graphs"],
+        ["--compile", "--no-graphs", "--no-overlap"],
         ["--no-compile", "--attention-8bit", "--choose-on", "cpu"],
         ["--preset", "5b-720p", "--random-weights", "--attention", "cached", "--vae-pruning", "0.5"],
     ],
@@ -64,6 +66,7 @@ def test_a_world_says_how_it_was_made_fast(tmp_path):
         "graphs": False,
         "attention_8bit": False,
         "choose_on": "device",
+        "overlap": False,
         "settling_clips": 0,
     }
 

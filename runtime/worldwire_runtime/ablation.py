@@ -66,6 +66,7 @@ VARIANTS: Final = (
     ),
     Variant("cpu-retrieval", {"choose_on": "cpu"}, _is_chosen_on_gpu, PaperRow("- GPU retrieval", 6.60)),
     Variant("no-graphs", {"graphs": False}, _speed("graphs")),
+    Variant("no-overlap", {"overlap": False}, _speed("overlap")),
     Variant("no-compile", {"compile": False}, _speed("compiled")),
     Variant("joint", {"attention": "joint"}, lambda record: record.get("attention") != "joint"),
     Variant("16-bit-attention", {"attention_8bit": False}, _speed("attention_8bit")),

@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ MOST_SHAPES_ON_CPU = 1  # where compiling for one takes a minute of standing sti
 MOST_VARIANTS = 128  # of one compiled block: functions of a clip, shapes, blocks with and without actions
 COMPILED_FOLDER, COMPILED_VARIABLE = "inductor", "TORCHINDUCTOR_CACHE_DIR"
 NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "roll", "encode_alone", "extend")
+
+_building = threading.RLock()
 
 Tell = Callable[[str], None]
 """Takes what is under way, for people; "" when it is over."""
@@ -139,15 +142,19 @@ class SteadyCompiled:
 
 @contextmanager
 def announced(what: str, tell: Tell) -> Iterator[None]:
-    """Says, and logs, that something takes a while."""
-    log.info("%s (once; kept on disk)", what)
-    tell(what)
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        tell("")
-        log.info("%s: done in %.0f s", what, time.perf_counter() - start)
+    """Says, and logs, that something takes a while: one thing at a time, whatever thread does it.
+
+    What is compiled may wait for the whole device, which is an error while another thread records a graph.
+    """
+    with _building:
+        log.info("%s (once; kept on disk)", what)
+        tell(what)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            tell("")
+            log.info("%s: done in %.0f s", what, time.perf_counter() - start)
 
 
 def keep_compiled_code() -> None:

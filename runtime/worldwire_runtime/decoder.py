@@ -1,9 +1,18 @@
-"""From latents to pixels: the VAE's streaming decoder for the sessions of one world."""
+"""From latents to pixels: the VAE's streaming decoder for the sessions of one world.
+
+On a GPU all decoding of a world runs in a lane of its own, one thread and one CUDA stream, beside the
+denoising of the clips to come. On a CPU it runs where it is asked for.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,49 +21,164 @@ from torch import Tensor, nn
 
 from worldwire.errors import StateError
 from worldwire_runtime.acceleration import SteadyCompiled, Tell, compiler_missing, silent
+from worldwire_runtime.convolutions import TAPS, Form, use_form
+from worldwire_runtime.graphs import WARM_CALLS, CudaRecorder, Graphed, Recorder
 from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.timing import StageTimer
 
 log = logging.getLogger(__name__)
 
+SETTLED_LATENTS = WARM_CALLS + 2
+"""Of a session, after which its decoding has been compiled and recorded."""
+HIGH_PRIORITY = -1
+
+Cache = list[Tensor]
+Pixels = NDArray[np.uint8]
+
 
 class Decoder:
-    """One world's decoder: a pure function of latents and cache, compiled or not, shared by its sessions.
+    """One world's decoder: a function of latents and cache, compiled or not, shared by its sessions.
 
-    `compiled` fuses it with torch.compile once the shapes of a session have settled. On a CPU without a C++
-    compiler it stays as it is, with a line in the log; the frames are the same up to rounding.
+    `compiled` fuses it with torch.compile once the shapes of a session have settled; on a CPU without a C++
+    compiler it stays as it is, with a line in the log. `graphs`: it is replayed as a CUDA graph that changes
+    a session's cache in place (`record`: what records it). `measured` lets cuDNN try its algorithms for each
+    shape. `form`: of the causal convolutions (`worldwire_runtime.convolutions`). The frames are the same up
+    to rounding.
     """
 
-    def __init__(self, vae: VAE, *, compiled: bool = False, tell: Tell = silent) -> None:
+    def __init__(
+        self,
+        vae: VAE,
+        *,
+        compiled: bool = False,
+        graphs: bool = False,
+        record: Recorder | None = None,
+        measured: bool = True,
+        form: Form = TAPS,
+        tell: Tell = silent,
+    ) -> None:
         self.vae = vae
         place = vae.conv2.weight.device
+        self.lane = Lane(place) if place.type == "cuda" else None
+        self._measured = measured and place.type == "cuda"
+        use_form(vae.decoder, form)
         if place.type == "cuda":
             channels_last(vae)
         reason = compiler_missing() if compiled and place.type == "cpu" else None
         if reason is not None:
             log.warning("the decoder runs uncompiled: %s", reason)
-        self._run = SteadyCompiled(self._decode, tell) if compiled and reason is None else self._decode
+        compiled = compiled and reason is None
+        self._later = SteadyCompiled(self._decode, tell) if compiled else self._decode
+        self._in_place: Graphed | None = None
+        if graphs:
+            # It runs beside the denoiser's graphs: they share no memory.
+            record = record or CudaRecorder(self.lane.stream if self.lane is not None else None)
+            self._advance = SteadyCompiled(self._decode_in_place, tell) if compiled else self._decode_in_place
+            self._in_place = Graphed(self._measure_and_advance, record, tell, resident=("cache",))
+
+    @property
+    def changes_caches(self) -> bool:
+        """Whether `decode` writes into the cache that it is given."""
+        return self._in_place is not None
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, cache: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+    def decode(self, latents: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
         """Latents [n, z, h, w] and a cache (None at the start) to pixels u8 [F, H, W, 3] and new cache."""
         # Latents arrive as views of all kinds; one layout is compiled once.
         video = latents.to(self.vae.conv2.weight.device, torch.float32).contiguous()
-        return self._run(video, cache)
+        if cache is not None and self._in_place is not None:
+            return self._in_place(video, cache), cache
+        with measured_convolutions(self._measured):
+            return self._decode(video, None) if cache is None else self._later(video, cache)
 
-    def _decode(self, latents: Tensor, cache: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+    def _decode(self, latents: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
         frames, cache = self.vae.decode(latents.transpose(0, 1).unsqueeze(0), cache)
         pixels = (frames[0].permute(1, 2, 3, 0).float() + 1.0) * 127.5
         return pixels.round().to(torch.uint8), cache
 
+    def _decode_in_place(self, latents: Tensor, cache: Cache) -> Tensor:
+        pixels, following = self._decode(latents, cache)
+        for held, new in zip(cache, following, strict=True):
+            held.copy_(new)
+        return pixels
 
-def to_host(pixels: Tensor) -> NDArray[np.uint8]:
-    """Pictures as an array; off a GPU through pinned memory, which 720p takes 40 times faster."""
+    def _measure_and_advance(self, latents: Tensor, cache: Cache) -> Tensor:
+        with measured_convolutions(self._measured):
+            return self._advance(latents, cache)
+
+
+@contextmanager
+def measured_convolutions(wanted: bool) -> Iterator[None]:
+    """cuDNN tries its algorithms for a shape that is new to this thread; never while a graph is recorded."""
+    if not wanted:
+        yield
+        return
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not torch.cuda.is_current_stream_capturing()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+class Lane:
+    """One thread with a CUDA stream of its own, in which a world's latents are decoded in order.
+
+    One thread, for cuDNN and torch.compile keep what they found out by thread, and sessions share recordings.
+    Of high priority, so that kernels of the next clip never hold up frames whose latents are there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY)
+        self._thread = ThreadPoolExecutor(1, "worldwire-decoder")
+
+    def each(self, work: Callable[[Tensor], Landing], latents: Tensor) -> Iterator[Pixels]:
+        """What becomes of each latent [1, ...] in order, from what the caller's stream has done so far.
+
+        All of it is launched when the first is asked for; nobody waits for more than the next.
+        """
+        made = torch.cuda.Event()
+        made.record(torch.cuda.current_stream(self.stream.device))
+        return self._each(partial(self._run, made, work), latents)
+
+    def _each(self, work: Callable[[Tensor], Landing], latents: Tensor) -> Iterator[Pixels]:
+        pending = deque(self._thread.submit(work, latent) for latent in latents.split(1))
+        try:
+            while pending:
+                yield pending.popleft().result().wait()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _run(self, made: torch.cuda.Event, work: Callable[[Tensor], Landing], latent: Tensor) -> Landing:
+        with torch.cuda.stream(self.stream), torch.inference_mode():
+            self.stream.wait_event(made)
+            latent.record_stream(self.stream)
+            return work(latent)
+
+
+class Landing(NamedTuple):
+    """Pictures on their way to the host. landed: None if they are there."""
+
+    pixels: Tensor
+    landed: torch.cuda.Event | None = None
+
+    def wait(self) -> Pixels:
+        """The pictures, once they are there."""
+        if self.landed is not None:
+            self.landed.synchronize()
+        return self.pixels.numpy()
+
+
+def to_host(pixels: Tensor) -> Landing:
+    """Sends pictures to the host; off a GPU through pinned memory, which 720p takes 40 times faster."""
     if not pixels.is_cuda:
-        return pixels.numpy()
+        return Landing(pixels)
     held = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
     held.copy_(pixels, non_blocking=True)
-    torch.cuda.current_stream(pixels.device).synchronize()
-    return held.numpy()
+    landed = torch.cuda.Event(blocking=True)
+    landed.record(torch.cuda.current_stream(pixels.device))
+    return Landing(held, landed)
 
 
 def channels_last(network: nn.Module) -> None:
@@ -70,17 +194,44 @@ class DecoderStream:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._cache: list[Tensor] | None = None
+        self._cache: Cache | None = None
+        self._shown = 0
 
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """The next latents [n, z, h, w] as frames u8 [F, H, W, 3]: 1 for a session's first, then 4 each."""
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing of this session's decoding is still to be compiled or recorded."""
+        return self._shown >= SETTLED_LATENTS
+
+    def show(self, latents: Tensor, timer: StageTimer) -> Iterator[Pixels]:
+        """The next latents [n, z, h, w] one at a time, as frames u8 [F, H, W, 3]: 1 for the first, then 4 each.
+
+        On a GPU the iterator may be taken in another thread, while the caller's stream goes on.
+        """
+
+        def work(latent: Tensor) -> Landing:
+            with timer("decode"), torch.inference_mode():
+                return to_host(self._advance(latent))
+
+        if self._decoder.lane is not None:
+            return self._decoder.lane.each(work, latents)
+        return (work(latent).wait() for latent in latents.split(1))
+
+    def decode(self, latents: Tensor) -> Pixels:
+        """The same for all of them in one call, waited for."""
+        return to_host(self._advance(latents)).wait()
+
+    def _advance(self, latents: Tensor) -> Tensor:
         pixels, self._cache = self._decoder.decode(latents, self._cache)
-        return to_host(pixels)
+        self._shown += len(latents)
+        return pixels
 
     def copy(self) -> DecoderStream:
-        """An independent stream that goes on from here. Caches are never written to, so they are shared."""
+        """An independent stream that goes on from here."""
         other = DecoderStream(self._decoder)
-        other._cache = None if self._cache is None else list(self._cache)
+        if self._cache is not None:
+            # Caches that are never written to are shared.
+            own = self._decoder.changes_caches
+            other._cache = [tensor.clone() if own else tensor for tensor in self._cache]
         return other
 
     def state(self) -> dict[str, Tensor]:
@@ -101,5 +252,6 @@ class DecoderStream:
                 got=f"{len(state)}: {sorted(state)[:4]}",
             )
         weight = self._decoder.vae.conv2.weight
-        moved = [state[name].to(weight.device, weight.dtype) for name in sorted(state)]
+        own = self._decoder.changes_caches
+        moved = [state[name].to(weight.device, weight.dtype, copy=own) for name in sorted(state)]
         self._cache = moved or None

@@ -144,13 +144,14 @@ class _Recording:
 
 
 class CudaRecorder:
-    """Records calls on the current GPU.
+    """Records calls on the current GPU, on a stream of their own or on `stream`, whose priority they keep.
 
     Recordings run one after another and results are copied: all of one recorder share the memory in which
     they work, for as long as one of them lives.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: torch.cuda.Stream | None = None) -> None:
+        self._stream = stream
         self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
     def __call__(self, function: Function, args: tuple[Any, ...]) -> Recorded:
@@ -161,7 +162,7 @@ class CudaRecorder:
         # A pool is gone for good with the last graph in it: its number may not be used again.
         pool = next((living.pool() for living in self._graphs), None)
         # Other threads may use the device meanwhile (pictures of earlier clips): only this one is watched.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
             outputs = function(*args)
         self._graphs.add(graph)
         return Recorded(result, graph.replay, outputs)

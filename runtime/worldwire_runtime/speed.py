@@ -26,7 +26,8 @@ class Speed:
 
     compiled: torch.compile fuses the networks, once a session's shapes have settled. graphs: a whole clip is
     replayed as one CUDA graph. attention_8bit: self-attention in 8-bit products, which changes its results a
-    little (`worldwire_runtime.quantize.attention`). choose_on: where the memory compares cameras, "device" or
+    little (`worldwire_runtime.quantize.attention`). overlap: a served session's frames are decoded while its
+    next step runs. choose_on: where the memory compares cameras, "device" or
     "cpu".
     """
 
@@ -34,6 +35,7 @@ class Speed:
     graphs: bool | None = None
     attention_8bit: bool = False
     choose_on: str = "device"
+    overlap: bool | None = None
 
     def __post_init__(self) -> None:
         if self.choose_on not in CHOOSERS:
@@ -46,17 +48,21 @@ class Speed:
     def on(self, device: torch.device) -> Speed:
         """The same with every choice made for a device.
 
-        Raises ConfigError for CUDA graphs elsewhere, MachineError for 8-bit attention on a GPU without FP8.
+        Raises ConfigError for CUDA graphs or overlap elsewhere, MachineError for 8-bit attention on a GPU
+        without FP8.
         """
         cuda = device.type == "cuda"
         if self.graphs and not cuda:
             raise ConfigError("CUDA graphs need a CUDA device", got=str(device), remedy="leave out --graphs")
+        if self.overlap and not cuda:
+            raise ConfigError("overlap needs a CUDA device", got=str(device), remedy="leave out --overlap")
         if self.attention_8bit and cuda:
             refuse_fp8(torch.cuda.get_device_capability(device), torch.cuda.get_device_name(device))
         return replace(
             self,
             compiled=cuda if self.compiled is None else self.compiled,
             graphs=cuda if self.graphs is None else self.graphs,
+            overlap=cuda if self.overlap is None else self.overlap,
         )
 
     @property
@@ -72,5 +78,6 @@ class Speed:
             "graphs": self.graphs,
             "attention_8bit": self.attention_8bit,
             "choose_on": self.choose_on,
+            "overlap": self.overlap,
             "settling_clips": SETTLING_CLIPS if self.compiled or self.graphs else 0,
         }

@@ -19,6 +19,7 @@ from worldwire.errors import ConfigError, ImageError
 from worldwire_runtime.acceleration import Tell, silent
 from worldwire_runtime.assembly import Networks, Place, assemble
 from worldwire_runtime.config import ClipPlan
+from worldwire_runtime.convolutions import PRODUCTS, TAPS
 from worldwire_runtime.decoder import Decoder, DecoderStream
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence, expert_denoisers, of_view
@@ -115,7 +116,7 @@ class World:
         denoisers = {name: self._denoiser(dit, tell) for name, dit in networks.transformers.items()}
         self.denoiser = next(iter(denoisers.values()))
         self._experts = self._take_turns(networks, denoisers)
-        self._decoder = Decoder(self._vae, compiled=bool(self.speed.compiled), tell=tell)
+        self._decoder = self._make_decoder(tell)
         self.rules: Rules = (
             ReleasedRules(config, device, dtype, self.encode_prompt)
             if config.conventions == "released"
@@ -175,6 +176,17 @@ class World:
             use_8bit_attention(dit)
         compiled, graphs = bool(self.speed.compiled), bool(self.speed.graphs)
         return Denoiser(dit, self.config.sampler.shift, compiled=compiled, graphs=graphs, tell=tell)
+
+    def _make_decoder(self, tell: Tell) -> Decoder:
+        """The decoder, as fast as it was asked for."""
+        compiled = bool(self.speed.compiled)
+        return Decoder(
+            self._vae,
+            compiled=compiled,
+            graphs=bool(self.speed.graphs),
+            form=PRODUCTS if compiled and self.device.type == "cuda" else TAPS,
+            tell=tell,
+        )
 
     def _take_turns(self, networks: Networks, denoisers: dict[str, Denoiser]) -> dict[str, ExpertDenoiser]:
         """The experts by view; none for a world with one transformer."""
@@ -291,6 +303,18 @@ class World:
     def new_decoder(self) -> DecoderStream:
         """A decoder at the start of a stream."""
         return DecoderStream(self._decoder)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether frames are decoded beside the next step."""
+        return bool(self.speed.overlap)
+
+    def wait(self) -> None:
+        """Until the device has done what this thread gave it; a GPU's lane goes on."""
+        if self.device.type == "cuda":
+            done = torch.cuda.Event(blocking=True)
+            done.record(torch.cuda.current_stream(self.device))
+            done.synchronize()
 
 
 def _place(source: Source, device: str, precision: str, text_on: str, memory_gib: float | None) -> Place:

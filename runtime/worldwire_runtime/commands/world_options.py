@@ -24,7 +24,7 @@ _TAKING_VALUES = (
     "text_on",
     "gpu_memory",
 )
-_EITHER = ("compile", "graphs")  # --compile, --no-compile, or neither
+_EITHER = ("compile", "graphs", "overlap")  # --compile, --no-compile, or neither
 _SWITCHES = ("attention_8bit", "random_weights", "offload")
 
 
@@ -70,6 +70,9 @@ def _add_speed(group: Any) -> None:
         "--graphs", action=either, help="replay whole clips as CUDA graphs (default: on a GPU)"
     )
     group.add_argument(
+        "--overlap", action=either, help="decode frames while the next step runs (default: on a GPU)"
+    )
+    group.add_argument(
         "--attention-8bit", action="store_true", help="self-attention in 8-bit products, not quite exact"
     )
     group.add_argument(
@@ -104,6 +107,7 @@ def load_world(args: argparse.Namespace, progress: Callable[[float, str], None] 
             graphs=args.graphs,
             attention_8bit=args.attention_8bit,
             choose_on=args.choose_on or "device",
+            overlap=args.overlap,
         ),
         weights=RANDOM if args.random_weights else args.weights,
         attention=args.attention,

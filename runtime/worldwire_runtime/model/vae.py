@@ -149,15 +149,24 @@ class Stream:
 
     def extend(self, x: Tensor, frames: int) -> Tensor:
         """Frames [T * B, C, H, W] behind this layer's last `frames` input frames; just `x` at the start."""
-        if not self.at_start:
-            x = torch.cat([self._past[len(self.kept)].flatten(0, 1).movedim(3, 1).to(x.dtype), x])
-        if self._keep:
-            last = self.pad_front(x, frames * self.batch)[-frames * self.batch :].movedim(1, 3)
-            # A copy: a view would keep the whole chunk alive and be saved with it.
-            self.kept.append(
-                last.clone(memory_format=torch.contiguous_format).unflatten(0, (frames, self.batch))
-            )
+        past = self.past(x.dtype)
+        if past is not None:
+            x = torch.cat([past, x])
+        self.keep(self.pad_front(x, frames * self.batch)[-frames * self.batch :])
         return x
+
+    def past(self, dtype: torch.dtype) -> Tensor | None:
+        """What this layer kept of the chunk before, [frames * B, C, H, W]; None at the start."""
+        if self.at_start:
+            return None
+        return self._past[len(self.kept)].flatten(0, 1).movedim(3, 1).to(dtype)
+
+    def keep(self, x: Tensor) -> None:
+        """Keeps frames [frames * B, C, H, W] for the next chunk; each layer does so once."""
+        if self._keep:
+            # A copy: a view would keep the whole chunk alive and be saved with it.
+            last = x.movedim(1, 3).clone(memory_format=torch.contiguous_format)
+            self.kept.append(last.unflatten(0, (-1, self.batch)))
 
     @staticmethod
     def pad_front(x: Tensor, length: int) -> Tensor:
