@@ -13,6 +13,7 @@ from worldwire_runtime.model import action, attention, blocks
 from worldwire_runtime.model.action import build_windows, released_padding
 from worldwire_runtime.model.config import ActionConfig, DiTConfig
 from worldwire_runtime.model.dit import ClipConditions, DiT
+from worldwire_runtime.model.rope import rotate, trunk_rotary
 
 MEMORY, PAST, NEW, ROWS, COLUMNS, BATCH = 2, 2, 3, 4, 6, 2
 CONTEXT, LATENTS = MEMORY + PAST, MEMORY + PAST + NEW
@@ -310,3 +311,21 @@ def test_small_attention_on_a_cpu_equals_the_fused_kernel():
     assert torch.allclose(
         attention.plain_attention(query, keys), F.scaled_dot_product_attention(query, key, value), atol=1e-5
     )
+
+
+def test_pairs_turn_by_the_angles_of_their_place():
+    heads, width, grid = 3, 16, (2, 3)
+    times = torch.tensor([[0.0, 7.0]])
+    tables = trunk_rotary(times, grid, heads, width, 0.8)
+    x = torch.randn(1, 2, 6, heads, width)
+    exponents = torch.arange(4, dtype=torch.float64) / 4, torch.arange(2, dtype=torch.float64) / 2
+    for latent, cell, head in ((0, 0, 0), (1, 5, 2), (1, 2, 1)):
+        base = 10000 * (1 + 0.8 * (head - 1))
+        places = (times[0, latent], exponents[0]), (cell // 3, exponents[1]), (cell % 3, exponents[1])
+        angles = torch.cat([place * base**-powers for place, powers in places])
+        pairs = torch.view_as_complex(x[0, latent, cell, head].double().unflatten(-1, (-1, 2)))
+        turned = torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten()
+        ours = rotate(x, tables.joined())[0, latent, cell, head]
+        assert torch.allclose(ours.double(), turned, atol=1e-5)
+    late = rotate(x[:, 1:], tables.part(1, 2).joined())
+    assert torch.equal(late, rotate(x, tables.joined())[:, 1:])

@@ -39,7 +39,7 @@ class ActionWindows(NamedTuple):
 
     mouse: Tensor  # [B, F, window, mouse_dim_in]
     keyboard: Tensor  # [B, F, window, keyboard_dim_in]
-    mouse_rotary: Rotary  # [F, 1, head width / 2]
+    mouse_rotary: Rotary  # [F, 1, head width]
     keyboard_rotary: Rotary
 
 

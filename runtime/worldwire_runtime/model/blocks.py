@@ -26,7 +26,7 @@ from worldwire_runtime.model.attention import (
     layer_norm,
 )
 from worldwire_runtime.model.config import DiTConfig
-from worldwire_runtime.model.rope import Rotary, rotate
+from worldwire_runtime.model.rope import Rotary, TrunkRotary, rotate
 
 MODULATIONS = 6  # shift, scale and gate of the attention; shift, scale and gate of the feed-forward
 
@@ -177,7 +177,7 @@ class Block(nn.Module):
         x: Tensor,
         time: Tensor,
         clip: BlockClip,
-        rotary: Rotary,
+        rotary: TrunkRotary,
         *,
         context: int = 0,
         past: BlockCache | None = None,
@@ -190,7 +190,7 @@ class Block(nn.Module):
         """
         shift, scale, gate, *ffn = (self.modulation + time).unbind(-2)
         y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
-        y, keys = self.self_attn(y, rotary, context, past.attention if past else None, alone)
+        y, keys = self.self_attn(y, rotary.joined(), context, past.attention if past else None, alone)
         x = self._listen(gated_add(x, y, gate), clip)
         action = None
         if self.action_model is not None and clip.action is not None:
@@ -203,14 +203,14 @@ class Block(nn.Module):
         x: Tensor,
         time: Tensor,
         clip: BlockClip,
-        rotary: Rotary,
+        rotary: TrunkRotary,
         held: HeldBlock,
         rows: tuple[Rows, ...],
     ) -> Tensor:
         """Hidden states after this block; what these latents offer is `held` from now on, see `Rows`."""
         shift, scale, gate, *ffn = (self.modulation + time).unbind(-2)
         y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
-        y = self.self_attn.roll(y, rotary, held.attention, rows)
+        y = self.self_attn.roll(y, rotary.joined(), held.attention, rows)
         x = self._listen(gated_add(x, y, gate), clip)
         if self.action_model is not None and clip.action is not None and held.action is not None:
             x = self.action_model.roll(x, clip.action, held.action, rows)
@@ -236,7 +236,7 @@ class Block(nn.Module):
         x: Tensor,
         time: Tensor,
         clip: BlockClip,
-        rotary: Rotary,
+        rotary: TrunkRotary,
         past: BlockCache | None = None,
         alone: bool = False,
     ) -> BlockCache:
@@ -245,7 +245,7 @@ class Block(nn.Module):
             return self(x, time, clip, rotary, past=past, alone=alone)[1]
         shift, scale = (self.modulation + time).unbind(-2)[:2]
         y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
-        return BlockCache(self.self_attn.keys(y, rotary), None)
+        return BlockCache(self.self_attn.keys(y, rotary.joined()), None)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

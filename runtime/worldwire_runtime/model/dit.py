@@ -21,7 +21,7 @@ from worldwire_runtime.model.action import ActionCache, build_windows
 from worldwire_runtime.model.attention import KeyValue, Rows, layer_norm, linear_of
 from worldwire_runtime.model.blocks import MODULATIONS, Block, BlockCache, BlockClip, HeldBlock
 from worldwire_runtime.model.config import PATCH, DiTConfig
-from worldwire_runtime.model.rope import Rotary, trunk_rotary
+from worldwire_runtime.model.rope import TrunkRotary, trunk_rotary
 
 TIME_PERIOD = 10000.0
 
@@ -55,17 +55,17 @@ class PreparedClip(NamedTuple):
     """The step-invariant part of a clip."""
 
     blocks: tuple[BlockClip, ...]
-    rotary: Rotary  # [1 or B, M + W, N, H or 1, head width / 2]
+    rotary: TrunkRotary
 
     @property
     def latents(self) -> int:
-        return self.rotary.cos.shape[1]
+        return self.rotary.latents
 
     def part(self, start: int, stop: int) -> PreparedClip:
         """The latents start ... stop - 1."""
         return PreparedClip(
             tuple(block.part(start, stop) for block in self.blocks),
-            Rotary(self.rotary.cos[:, start:stop], self.rotary.sin[:, start:stop]),
+            self.rotary.part(start, stop),
         )
 
 

@@ -5,29 +5,60 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ROPE_THETA = 10000.0
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines of the angles of adjacent pairs (float32): [..., heads, head_dim / 2]."""
+    """What adjacent pairs turn by (float32): [..., heads, head_dim], sines with the signs that they take."""
 
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor  # of a pair's angle, twice
+    sin: Tensor  # of a pair's angle: -sin, sin
+
+    @classmethod
+    def of(cls, angles: Tensor) -> Rotary:
+        """The tables of angles [..., heads, head_dim / 2]."""
+        cos, sin = angles.cos().float(), angles.sin().float()
+        return cls(cos.repeat_interleave(2, dim=-1), torch.stack((-sin, sin), dim=-1).flatten(-2))
+
+
+class TrunkRotary(NamedTuple):
+    """The tables of time and of rows and columns apart: together they would be as large as what they turn.
+
+    Each leaves the pairs of the other as they are.
+    """
+
+    time: Rotary  # [b, F, 1, heads or 1, head_dim]
+    space: Rotary  # [1, 1, N, heads or 1, head_dim]
+
+    @property
+    def latents(self) -> int:
+        return self.time.cos.shape[1]
+
+    def part(self, start: int, stop: int) -> TrunkRotary:
+        """The latents start ... stop - 1."""
+        return TrunkRotary(Rotary(*(table[:, start:stop] for table in self.time)), self.space)
+
+    def joined(self) -> Rotary:
+        """One table [b, F, N, heads or 1, head_dim]; exact, for one of the two factors is always 1."""
+        return Rotary(self.time.cos * self.space.cos, self.time.sin + self.space.sin)
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Rotates adjacent pairs of the last dimension of `x` [..., heads, head_dim]."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rotary
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    """Rotates adjacent pairs of the last dimension of `x` [..., heads, head_dim].
+
+    Nothing is stacked, so that compilers make one pass of it and what stands before and after.
+    """
+    exchanged = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return x * rotary.cos + exchanged * rotary.sin
 
 
 def trunk_rotary(
     times: Tensor, grid: tuple[int, int], heads: int, head_dim: int, sigma_theta: float
-) -> Rotary:
-    """Tables [b, F, rows * columns, heads or 1, head_dim / 2] for tokens at `times` [b, F] on a `grid`.
+) -> TrunkRotary:
+    """Tables for tokens at `times` [b, F] on a `grid` of rows and columns.
 
     Of the c pairs of a head, c - 2 (c // 3) turn with time, c // 3 with the row, c // 3 with the column.
     Head h has the base 10000 (1 + sigma_theta e_h), e_h evenly spaced from -1 to 1 (paper: head-wise
@@ -37,25 +68,17 @@ def trunk_rotary(
     pairs = head_dim // 2
     spatial = pairs // 3
     theta = _head_bases(heads, sigma_theta, times.device)
-    clip = (times.shape[0], times.shape[1], rows, columns, theta.shape[0])
-    row = torch.arange(rows, device=times.device)[:, None]
-    column = torch.arange(columns, device=times.device)
-    angles = (
-        _angles(times, theta, pairs - 2 * spatial)[:, :, None, None],
-        _angles(row, theta, spatial),
-        _angles(column, theta, spatial),
-    )
-    cos = torch.cat([part.cos().float().expand(*clip, -1) for part in angles], dim=-1)
-    sin = torch.cat([part.sin().float().expand(*clip, -1) for part in angles], dim=-1)
-    return Rotary(cos.flatten(2, 3), sin.flatten(2, 3))
+    cells = torch.arange(rows * columns, device=times.device)
+    row, column = (_angles(place, theta, spatial) for place in (cells // columns, cells % columns))
+    time = F.pad(_angles(times, theta, pairs - 2 * spatial), (0, 2 * spatial))[:, :, None]
+    space = F.pad(torch.cat((row, column), dim=-1), (pairs - 2 * spatial, 0))[None, None]
+    return TrunkRotary(Rotary.of(time), Rotary.of(space))
 
 
 def action_rotary(times: Tensor, rotated: int, head_dim: int, theta: float) -> Rotary:
-    """Tables [F, 1, head_dim / 2] for latents at `times` [F]: only the first `rotated` dimensions turn."""
+    """Tables [F, 1, head_dim] for latents at `times` [F]: only the first `rotated` dimensions turn."""
     angles = _angles(times, torch.full((1,), theta, dtype=torch.float64, device=times.device), rotated // 2)
-    still = angles.new_zeros(*angles.shape[:-1], (head_dim - rotated) // 2)
-    angles = torch.cat((angles, still), dim=-1)
-    return Rotary(angles.cos().float(), angles.sin().float())
+    return Rotary.of(F.pad(angles, (0, (head_dim - rotated) // 2)))
 
 
 def _head_bases(heads: int, sigma_theta: float, device: torch.device) -> Tensor:
