@@ -1,15 +1,21 @@
-"""Fused elementwise work: only inside the context, and the same numbers."""
+"""Compiled training steps: only inside the context, the same numbers, and never waiting for the GPU."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from base_training_cases import make_store, tiny_world
+from test_base_training import config
 
 from worldwire_runtime.model import action, blocks
+from worldwire_training.base_config import Compile, OptimizerConfig, OwnContext
 from worldwire_training.base_model import BaseModel, NoiseConfig, clip_losses
+from worldwire_training.base_training import BaseTrainer
 from worldwire_training.clip_sampler import ClipSampler, DropRates, Shape
+from worldwire_training.common import Ranks, StepBudget
 from worldwire_training.fused import fused_elementwise
+from worldwire_training.speed_probe import random_store
 
 
 def test_the_functions_are_replaced_inside_only():
@@ -43,3 +49,53 @@ def test_fused_steps_give_the_losses_and_gradients_of_plain_ones(shape: Shape):
         loss.backward()
         results.append((loss.detach(), model.dit.head.head.weight.grad.clone()))
     torch.testing.assert_close(results[0], results[1], rtol=3e-2, atol=3e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiling takes a minute without a GPU")
+@pytest.mark.parametrize("kind", ["none", "fused", "blocks"])
+def test_steps_on_a_gpu_learn_and_never_wait_for_it(tmp_path: Path, kind: Compile):
+    settings = config(
+        tmp_path,
+        device="cuda",
+        mixed_precision=True,
+        compile=kind,
+        shapes=(Shape(5, 4, 2),),
+        optimizer=OptimizerConfig(kind="muon", warmup_steps=1),
+        noise=NoiseConfig(draws=2, sampler_share=0.5, error_gamma=0.5),
+        own_context=OwnContext(share=1.0),
+    )
+    trainer, budget = _trainer(settings), StepBudget(4)
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    with fused_elementwise(kind == "fused"):
+        if kind != "none":
+            trainer.compile()
+        trainer.train_step(budget)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            trainer.train_step(budget)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert trainer.recent.first_broken() is None
+    moved = [name for name, weight in trainer.model.named_parameters() if not weight.equal(before[name])]
+    assert {"dit.blocks.0.self_attn.q.weight", "dit.blocks.1.ffn.2.weight", "dit.head.head.weight"} <= set(
+        moved
+    )
+
+
+def _trainer(settings) -> BaseTrainer:
+    world = tiny_world()
+    return BaseTrainer(settings, world, random_store(world, settings.device), Ranks.join(settings.device))
+
+
+def test_arithmetic_is_settled_before_anything_compiles(monkeypatch: pytest.MonkeyPatch):
+    """What is compiled ahead, and the run, must ask the compiler's cache for the same thing."""
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    try:
+        torch.set_float32_matmul_precision("highest")
+        Ranks.join("cuda")
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -132,6 +132,6 @@ def test_a_run_finds_what_was_compiled_ahead(tmp_path: Path, monkeypatch: pytest
     world = replace(tiny_world(), dit=replace(tiny_world().dit, num_layers=5, action_config=action))
     warm(settings, world, jobs=2)
     counters.clear()
-    BaseTrainer(settings, world, random_store(world, "cuda"), Ranks(0, 1, torch.device("cuda", 0))).compile()
+    BaseTrainer(settings, world, random_store(world, "cuda"), Ranks.join("cuda")).compile()
     assert counters["aot_autograd"]["autograd_cache_hit"] > 0
     assert counters["aot_autograd"]["autograd_cache_miss"] == 0

@@ -10,6 +10,8 @@ import torch
 from base_training_cases import tiny_world
 from safetensors.torch import save_file
 
+pytest.importorskip("moderngl", reason="the extra 'training' is not installed")
+
 from worldwire.cli import main
 from worldwire.errors import CheckpointError, ConfigError, DataError
 from worldwire.inputs import Inputs

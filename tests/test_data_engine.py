@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+pytest.importorskip("moderngl", reason="the extra 'training' is not installed")
+
 from worldwire.errors import ConfigError
 from worldwire.inputs import KEYS, Inputs
 from worldwire.motion import MotionModel, PlayerPose

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+pytest.importorskip("moderngl", reason="the extra 'training' is not installed")
+
 from worldwire.camera import Intrinsics, invert
 from worldwire.errors import ConfigError, InputError, MachineError
 from worldwire.motion import MotionModel, PlayerPose

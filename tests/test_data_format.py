@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("av", reason="the extra 'training' is not installed")
+
 from worldwire.errors import DataError
 from worldwire_training.data_engine.episode import Episode, cameras
 from worldwire_training.data_engine.inspection import Statistics, contact_sheet

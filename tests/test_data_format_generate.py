@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("av", reason="the extra 'training' is not installed")
+
 from worldwire.errors import ConfigError, MachineError
 from worldwire_training.commands.data import command
 from worldwire_training.data_engine.generation import GenerationPlan, generate, shard_path

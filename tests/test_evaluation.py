@@ -9,6 +9,8 @@ import fakes
 import numpy as np
 import pytest
 
+pytest.importorskip("moderngl", reason="the extra 'training' is not installed")
+
 from worldwire import Frame, Inputs, MotionModel, PlayerPose
 from worldwire.camera import invert
 from worldwire.errors import ConfigError

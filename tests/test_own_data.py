@@ -8,6 +8,8 @@ from fake_world import FakeWorld
 from server_fixture import serving
 from worlds import write_random_world
 
+pytest.importorskip("av", reason="the extra 'training' is not installed")
+
 import worldwire
 from worldwire import Inputs
 from worldwire.camera import Intrinsics, make_c2w, rotation_from_yaw_pitch

@@ -2,7 +2,6 @@
 
 import time
 
-import av
 import numpy as np
 import pytest
 import simplejpeg
@@ -10,7 +9,9 @@ import zmq
 from server_fixture import RawPeer, serving
 from test_server import open_raw
 
-from worldwire.protocol import (
+av = pytest.importorskip("av", reason="the extra 'training' is not installed")
+
+from worldwire.protocol import (  # noqa: E402
     FORMATS,
     Control,
     Credit,
@@ -26,9 +27,9 @@ from worldwire.protocol import (
     Step,
     decode,
 )
-from worldwire_runtime.server import pixels as pixels_module
-from worldwire_runtime.server.pixels import PictureEncoder, our_formats
-from worldwire_runtime.test_pattern import PatternWorld, prompt_crc, read_pattern
+from worldwire_runtime.server import pixels as pixels_module  # noqa: E402
+from worldwire_runtime.server.pixels import PictureEncoder, our_formats  # noqa: E402
+from worldwire_runtime.test_pattern import PatternWorld, prompt_crc, read_pattern  # noqa: E402
 
 HEIGHT, WIDTH = 96, 160
 
