@@ -245,6 +245,14 @@ def test_what_stands_at_unseen_places_changes_nothing(world):
         assert np.array_equal(ours, theirs)
 
 
+def test_attention_of_a_few_equals_the_definition():
+    keys = attention.KeyValue(*torch.randn(2, 5, 3, 9, 8).unbind(0))
+    for queries in (1, 3):
+        query = torch.randn(5, 3, queries, 8)
+        expected = attention.plain_attention(query, keys)
+        assert torch.allclose(attention.few_attention(query, keys), expected, atol=1e-6)
+
+
 def test_positions_stay_inside_an_era(world):
     session = world.session(PLANS[1])
     session.reset(seed=0)

@@ -33,6 +33,8 @@ class Context(NamedTuple):
 EVERYTHING = Context(0, 0)
 # Largest queries x keys of one head whose scores a CPU may hold at once.
 MAX_PLAIN_SCORES = 2048 * 2048
+# Most queries x keys of one sequence that a GPU takes one by one: a tile of a matrix product has 64 queries.
+MAX_FEW_SCORES = 32
 FUSED_NDIM = 4
 
 
@@ -54,7 +56,20 @@ def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tens
         return attend(flat, KeyValue(key, value)).unflatten(1, query.shape[1:-2])
     if query.device.type == "cpu" and query.shape[-2] * keys.key.shape[-2] <= MAX_PLAIN_SCORES:
         return plain_attention(query, keys)
+    few = query.shape[-2] * keys.key.shape[-2] <= MAX_FEW_SCORES
+    if query.device.type == "cuda" and few and not query.requires_grad:
+        return few_attention(query, keys)
     return F.scaled_dot_product_attention(query, keys.key, keys.value)
+
+
+def few_attention(query: Tensor, keys: KeyValue) -> Tensor:
+    """The definition without matrix products, for many sequences of a few latents; reads the keys once.
+
+    To be compiled: as it stands the products of all pairs are a tensor.
+    """
+    key, value = (part.float() for part in keys)
+    scores = (query.float().unsqueeze(-2) * key.unsqueeze(-3)).sum(-1) * query.shape[-1] ** -0.5
+    return (scores.softmax(-1).unsqueeze(-1) * value.unsqueeze(-3)).sum(-2).to(keys.value.dtype)
 
 
 def plain_attention(query: Tensor, keys: KeyValue) -> Tensor:
@@ -131,7 +146,7 @@ def attend_in_turn(
     write, earlier ones do not see. `rows` are in this order and name every latent once. Returns the shape of
     `query`; keys may have fewer tokens for each latent.
     """
-    attended: dict[int, Tensor] = {}
+    attended: dict[int, Tensor] = {}  # by the first latent
     for group in rows:
         part = slice(*group.latents)
         looking, own = query[:, part], KeyValue(keys.key[:, part], keys.value[:, part])
@@ -143,6 +158,8 @@ def attend_in_turn(
             looked, own = looking, held.seen(group.first, group.stop)
         result = attend(sequences.split(looked), KeyValue(*map(sequences.split, own)))
         attended[part.start] = sequences.join(result, looked.shape).reshape(looking.shape)
+    if len(attended) == 1:
+        return attended[0]
     return torch.cat([attended[start] for start in sorted(attended)], dim=1)
 
 
