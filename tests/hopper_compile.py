@@ -1,11 +1,14 @@
 """Compiles the Triton kernels for Hopper (sm_90a), which takes no GPU, and prints what came of it as JSON.
 
+    PYTHONPATH=runtime python tests/hopper_compile.py [--all]        --all: every candidate for tiles
+
 A program of its own: Triton's interpreter, which the tests of the kernels switch on, is for a whole process.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,12 +25,13 @@ from worldwire_runtime.kernels import flash, gemm, prologue
 
 HOPPER = GPUTarget("cuda", 90, 32)
 HEAD, NARROW_HEAD = 128, 16
+MANY_ROWS = 16_720
 RESULTS = {"bf16": (torch.bfloat16, tl.bfloat16), "fp32": (torch.float32, tl.float32)}
 ALIGNED = ("M", "N", "K", "queries", "tokens", "gate_stride", "out_head", "out_token", "out_batch")
 
 
 def compiled(kernel, types, constants, tiles=None):
-    """One kernel: shared memory, matrix instructions and spilled bytes."""
+    """One kernel: shared memory, matrix instructions, registers of a thread and spilled bytes."""
     types = dict.fromkeys(constants, "constexpr") | types
     signature = {name: types.get(name, "i32") for name in kernel.arg_names}
     places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
@@ -45,12 +49,12 @@ def compiled(kernel, types, constants, tiles=None):
         "shared": built.metadata.shared,
         "wgmma": ptx.count("wgmma.mma_async"),
         "copies": ptx.count("cp.async.bulk.tensor"),
-        "spilled": spilled(ptx),
+        **assembled(ptx),
     }
 
 
-def spilled(ptx: str) -> int:
-    """Bytes of spill stores, by the assembler's own report."""
+def assembled(ptx: str) -> dict[str, int]:
+    """Registers of a thread and bytes of spill stores, by the assembler's own report."""
     assembler = get_ptxas(HOPPER.arch).path  # the one that fits what this Triton writes
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
@@ -61,14 +65,16 @@ def spilled(ptx: str) -> int:
             text=True,
             check=True,
         )
-    (line,) = (line for line in done.stderr.splitlines() if "spill stores" in line)
-    return int(line.split("bytes spill stores")[0].split(",")[-1])
+    return {
+        name: int(re.search(rf"(\d+) {words}", done.stderr)[1])
+        for name, words in (("registers", "registers"), ("spilled", "bytes spill stores"))
+    }
 
 
-def product(kind, result="bf16", gated=False):
-    """With the tiles that run unmeasured."""
+def product(kind, result="bf16", gated=False, tiles=None):
+    """With these tiles, or those that run unmeasured."""
     dtype, stored = RESULTS[result]
-    tiles = gemm.candidates(dtype, gated)[0]
+    tiles = tiles or gemm.candidates(MANY_ROWS, dtype, gated)[0]
     types = {
         "x_desc": f"tensordesc<{kind}[{tiles.rows}, {tiles.depth}]>",
         "w_desc": f"tensordesc<{kind}[{tiles.columns}, {tiles.depth}]>",
@@ -84,6 +90,7 @@ def product(kind, result="bf16", gated=False):
         "HAS_BIAS": True,
         "GELU": not gated,
         "GATED": gated,
+        "FLATTEN": tiles.persistent,
         "OUT": stored,
     }
     if gated:
@@ -128,14 +135,28 @@ def norm():
     return compiled(prologue.prologue_kernel, types, constants)
 
 
+def every_candidate():
+    """Name and report of each, int8."""
+    for tiles in dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES)):
+        yield f"int8 and GELU, {tiles}", product("i8", tiles=tiles)
+    for tiles in gemm.GATED_CANDIDATES:
+        yield f"gated, {tiles}", product("i8", "fp32", gated=True, tiles=tiles)
+    for tiles in flash.CANDIDATES:
+        yield f"attention, {tiles}", attention(tiles, HEAD)
+
+
 if __name__ == "__main__":
     found = {
         "int8": product("i8"),
+        "int8, few rows": product("i8", tiles=gemm.FEW_ROWS_CANDIDATES[0]),
         "int8 to float32": product("i8", "fp32"),
         "fp8": product("fp8e4nv"),
         "gated": product("i8", "fp32", gated=True),
         "attention": attention(flash.CANDIDATES[0], HEAD),
+        "attention, two programs beside each other": attention(flash.CANDIDATES[2], HEAD),
         "attention of narrow heads": attention(flash.CANDIDATES[0], NARROW_HEAD),
         "norm": norm(),
     }
-    sys.stdout.write(json.dumps(found))
+    if "--all" in sys.argv:
+        found |= dict(every_candidate())
+    sys.stdout.write(json.dumps(found, indent=1))

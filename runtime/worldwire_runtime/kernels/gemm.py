@@ -25,37 +25,43 @@ from worldwire_runtime.kernels.tuning import Tiles, gpu_name, tuner
 
 GROUP_ROWS = 8
 """Tiles of so many rows of tiles are worked on together, so that they share weights in the L2 cache."""
-# The first of each is what runs unmeasured. All fit Hopper's 227 KB of shared memory. The tensor cores add up
-# 8-bit products in runs of 32: no depth is less.
+FEW_ROWS = 2048
+"""Up to so many rows one wave of large tiles leaves multiprocessors without work."""
+# The first of each is what runs unmeasured. All fit Hopper's 227 KB of shared memory. Triton waits for
+# integer products at the end of every step, so a step is as deep as fits, or two programs share a
+# multiprocessor (those of 4 warps and 2 stages) and one computes while the other waits or stores.
 CANDIDATES = (
     Tiles(128, 256, 128, warps=8, stages=3),
-    Tiles(128, 256, 64, warps=8, stages=4),
-    Tiles(256, 128, 128, warps=8, stages=3),
-    Tiles(128, 128, 128, warps=4, stages=4),
-    Tiles(128, 128, 128, warps=8, stages=4),
     Tiles(128, 256, 128, warps=8, stages=3, persistent=True),
-    Tiles(256, 128, 128, warps=8, stages=3, persistent=True),
-    Tiles(64, 128, 128, warps=4, stages=4),
+    Tiles(256, 128, 128, warps=8, stages=3),
+    Tiles(128, 128, 128, warps=4, stages=2),
+    Tiles(128, 128, 256, warps=8, stages=3),
+)
+FEW_ROWS_CANDIDATES = (
+    Tiles(128, 128, 128, warps=4, stages=2),
+    Tiles(128, 256, 128, warps=8, stages=3),
+    Tiles(128, 128, 256, warps=8, stages=3),
+    Tiles(64, 256, 128, warps=4, stages=2),
+    Tiles(64, 128, 128, warps=4, stages=3),
 )
 # Gate and residual need registers, and a float32 result twice the shared memory: for both, wide tiles spill
 # or do not fit.
 GATED_CANDIDATES = (
     Tiles(128, 128, 128, warps=8, stages=3),
-    Tiles(128, 128, 64, warps=8, stages=4),
-    Tiles(64, 128, 128, warps=4, stages=4),
+    Tiles(64, 128, 128, warps=4, stages=3),
     Tiles(64, 256, 128, warps=8, stages=3),
-    Tiles(128, 128, 128, warps=8, stages=3, persistent=True),
 )
 SMALL = Tiles(16, 16, 32, warps=4, stages=1)
 """For Triton's interpreter."""
 DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
-TWICE_ROOT = tl.constexpr(2 * (2 / math.pi) ** 0.5)
+GELU_LINEAR = tl.constexpr(-2 * (2 / math.pi) ** 0.5 / math.log(2))
+GELU_CUBIC = tl.constexpr(0.044715 * -2 * (2 / math.pi) ** 0.5 / math.log(2))
 
 
 @triton.jit
 def gelu_tanh(x):
-    """x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), as x sigmoid(2 u)."""
-    return x * tl.sigmoid((x + 0.044715 * x * x * x) * TWICE_ROOT)
+    """x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), as x / (1 + 2^(-2 u log2(e)))."""
+    return x / (1.0 + tl.exp2(x * (GELU_LINEAR + GELU_CUBIC * (x * x))))
 
 
 @triton.jit
@@ -90,11 +96,16 @@ def gemm_kernel(
     HAS_BIAS: tl.constexpr,
     GELU: tl.constexpr,
     GATED: tl.constexpr,
+    FLATTEN: tl.constexpr,
     OUT: tl.constexpr,
 ):
-    """Y [M, N] of X [M, K] and W [N, K]; program p computes tiles p, p + programs, ..."""
+    """Y [M, N] of X [M, K] and W [N, K]; program p computes tiles p, p + programs, ...
+
+    FLATTEN makes one loop of both, so that a tile's first copies run beside the end of the tile before.
+    """
     row_tiles, column_tiles = tl.cdiv(M, TILE_M), tl.cdiv(N, TILE_N)
-    for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0)):
+    tiles = row_tiles * column_tiles
+    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
         row_tile, column_tile = tile_place(tile, row_tiles, column_tiles, GROUP)
         first_row, first_column = row_tile * TILE_M, column_tile * TILE_N
         sums = tl.zeros((TILE_M, TILE_N), tl.int32 if INTEGER else tl.float32)
@@ -208,12 +219,15 @@ def _best(
         return SMALL
     shape = f"{x.shape[0]}x{x.shape[1]}x{weight.shape[0]}"
     extras = f"{x.dtype} to {y.dtype}{', gelu' * gelu}{', gated' * gated}"
-    return tuner().best(f"gemm, {gpu_name(x.device)}, {shape}, {extras}", candidates(y.dtype, gated), run)
+    choice = candidates(x.shape[0], y.dtype, gated)
+    return tuner().best(f"gemm, {gpu_name(x.device)}, {shape}, {extras}", choice, run)
 
 
-def candidates(dtype: torch.dtype, gated: bool) -> tuple[Tiles, ...]:
-    """The tiles to choose from for results in `dtype`."""
-    return GATED_CANDIDATES if gated or dtype == torch.float32 else CANDIDATES
+def candidates(rows: int, dtype: torch.dtype, gated: bool) -> tuple[Tiles, ...]:
+    """The tiles to choose from for so many rows of results in `dtype`."""
+    if gated or dtype == torch.float32:
+        return GATED_CANDIDATES
+    return FEW_ROWS_CANDIDATES if rows <= FEW_ROWS else CANDIDATES
 
 
 def _launch(
@@ -252,6 +266,7 @@ def _launch(
         HAS_BIAS=bias is not None,
         GELU=gelu,
         GATED=gate is not None,
+        FLATTEN=tiles.persistent,
         OUT=DTYPES[y.dtype],
         num_warps=tiles.warps,
         num_stages=tiles.stages,
