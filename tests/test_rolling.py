@@ -223,7 +223,7 @@ def test_sessions_keep_their_rooms_and_share_none(world):
 
 
 def room(session: Session) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(session._context._held) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in tree_leaves(session._context._room) if isinstance(leaf, torch.Tensor)]
 
 
 def addresses(session: Session) -> set[int]:
@@ -272,6 +272,19 @@ def test_a_new_prompt_begins_an_era_and_is_restored(world):
     assert len(session._context.turns) == 2
     assert all(np.array_equal(*pair) for pair in zip(walk(restored, 2, 4), pictures, strict=True))
     assert not all(np.array_equal(*pair) for pair in zip(walk(old, 2, 4), pictures, strict=True))
+
+
+def test_a_session_whose_memory_was_thinned_out_is_restored(world):
+    session = world.session(PLANS[0])
+    session.reset(seed=5)
+    walk(session, 4)
+    memory, gone = session._memory, session._context.held[0]
+    state, indices = memory.state(), memory.state()["indices"]
+    memory.load_state({name: part[indices != gone] for name, part in state.items()})
+    branch = session.branch()
+    pictures = walk(session, 3, 4)
+    assert all(np.array_equal(*pair) for pair in zip(walk(branch, 3, 4), pictures, strict=True))
+    assert len(session._context.turns) == 3
 
 
 def test_states_whose_turns_do_not_fit_are_refused(world):

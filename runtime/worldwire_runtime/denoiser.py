@@ -31,7 +31,7 @@ from worldwire_runtime.model.dit import (
     PreparedClip,
     TextKeys,
 )
-from worldwire_runtime.model.sampler import Euler, Solver, Velocity, euler, flow_schedule, guided
+from worldwire_runtime.model.sampler import TRAIN_STEPS, Euler, Solver, Velocity, euler, flow_schedule, guided
 
 
 class Denoiser:
@@ -62,6 +62,7 @@ class Denoiser:
             return record(fuse(function, getattr(fused, name)) if compiled else function, **kinds)
 
         self._clip, self._clip_after = fast("sample"), fast("sample_after", resident=("held",))
+        self._encoded = fuse(plain.encode_behind, fused.encode_behind) if compiled else plain.encode_behind
         self._velocity = fuse(plain.velocity, fused.velocity) if compiled else plain.velocity
 
     @property
@@ -113,6 +114,13 @@ class Denoiser:
         start = noise.transpose(0, 1)[None].float()
         solver = Euler(flow_schedule(steps, self._shift))
         return self._clip_after(self._told(conditions), along, held, rows, start, solver)[0].transpose(0, 1)
+
+    def encode_behind(
+        self, conditions: ClipConditions, clean: Tensor, held: HeldContext, rows: tuple[Rows, ...]
+    ) -> None:
+        """What the first step of `generate_after` leaves of its clean latents, bit for bit on a CPU."""
+        along = clean.transpose(0, 1)[None].to(conditions.plucker.dtype)
+        self._encoded(self._told(conditions), along, held, rows)
 
     def generate_guided(
         self, conditions: ClipConditions, null: ClipConditions, noise: Tensor, steps: int, guidance: float
@@ -184,6 +192,14 @@ class ClipFunctions:
     ) -> Tensor:
         """The same behind what is `held`; the first step takes the clean latents along."""
         return solver(self._behind(self._dit.prepare(conditions), clean, held, rows), noise)
+
+    def encode_behind(
+        self, conditions: ClipConditions, clean: Tensor, held: HeldContext, rows: tuple[Rows, ...]
+    ) -> None:
+        """The first step for the clean latents' sake: they do not see the new ones, any noise will do."""
+        new = conditions.plucker.shape[1] - clean.shape[2]
+        noise = clean.new_zeros(*clean.shape[:2], new, *clean.shape[3:])
+        self._behind(self._dit.prepare(conditions), clean, held, rows)(noise.float(), TRAIN_STEPS)
 
     def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""

@@ -46,7 +46,7 @@ from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.memory import Memory
 from worldwire_runtime.model.attention import Rows
-from worldwire_runtime.model.dit import HeldContext
+from worldwire_runtime.model.dit import ClipConditions, HeldContext
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_runtime.rules import Clip, Rules
 
@@ -130,7 +130,7 @@ class RollingContext:
         self._rules, self._denoiser = rules, denoiser
         self._keep, self._era = past, era
         self._chosen: list[int | None] = [None] * slots
-        self._held: HeldContext | None = None
+        self._room: HeldContext | None = None
         self._places: Places | None = None
         self._anchor_c2w: Tensor | None = None
         self._position = 0  # of the next latent in the era
@@ -140,6 +140,10 @@ class RollingContext:
     def held(self) -> tuple[int, ...]:
         """The latents in the slots now."""
         return tuple(index for index in self._chosen if index is not None)
+
+    def lasting(self, memory: Memory) -> list[Turn]:
+        """The turns to save: none of an era that ends now, because the memory was thinned out."""
+        return self.turns if self._is_replayable(memory) else []
 
     def end_era(self) -> None:
         """The next clip begins an era: after a change of the prompt, which old keys do not know."""
@@ -160,19 +164,7 @@ class RollingContext:
 
     def generate(self, memory: Memory, clip: Clip, noise: Tensor, steps: int) -> Tensor:
         """Clean new latents [n, C, h, w] of a clip, which must be in the memory before the next one."""
-        if self._ends(memory, clip.new):
-            self.end_era()
-        turn, before = Turn.of(clip), self.turns[-1] if self.turns else None
-        places = self._places or self._begin(clip, turn)
-        clean = turn.new if before else turn.past
-        fresh = self._fill_slots(clip.slots)
-        along = [*fresh.values(), *range(turn.stop - turn.new - clean, turn.stop - turn.new)]
-        conditions = self._rules.conditions(self._told(memory, clip, fresh, along))
-        rows = _rows(places, turn, before, list(fresh), self._position)
-        self._position += turn.new
-        self.turns.append(turn)
-        room = self._room(places, conditions.plucker)
-        return self._denoiser.generate_after(conditions, memory.latents(along), room, rows, noise, steps)
+        return self._denoiser.generate_after(*self._first_step(memory, clip), noise, steps)
 
     def replay(self, memory: Memory, clip: Clip, turns: Sequence[Turn]) -> None:
         """Repeats the turns of an era; `clip` says what is told, its actions reach to the newest latent."""
@@ -188,8 +180,7 @@ class RollingContext:
                 past=turn.past,
                 actions=clip.actions[:, : clip.actions.shape[1] - frames],
             )
-            # Clean latents do not see noisy ones: any noise will do, and the one step that takes them along.
-            self.generate(memory, again, torch.zeros_like(memory.latents(window[turn.past :])), steps=1)
+            self._denoiser.encode_behind(*self._first_step(memory, again))
 
     # ------------------------------------------------------------------ parts of them
 
@@ -198,7 +189,27 @@ class RollingContext:
         if not self.turns:
             return False
         full = self._position + new > self._era or new != self.turns[-1].new
-        return full or not all(index in memory for turn in self.turns for index in turn.slots)
+        return full or not self._is_replayable(memory)
+
+    def _is_replayable(self, memory: Memory) -> bool:
+        return all(index in memory for turn in self.turns for index in turn.slots)
+
+    def _first_step(
+        self, memory: Memory, clip: Clip
+    ) -> tuple[ClipConditions, Tensor, HeldContext, tuple[Rows, ...]]:
+        """What a clip's first step is told, the clean latents that it takes along, and where it all goes."""
+        if self._ends(memory, clip.new):
+            self.end_era()
+        turn, before = Turn.of(clip), self.turns[-1] if self.turns else None
+        places = self._places or self._begin(clip, turn)
+        clean = turn.new if before else turn.past
+        fresh = self._fill_slots(clip.slots)
+        along = [*fresh.values(), *range(turn.stop - turn.new - clean, turn.stop - turn.new)]
+        conditions = self._rules.conditions(self._told(memory, clip, fresh, along))
+        rows = _rows(places, turn, before, list(fresh), self._position)
+        self._position += turn.new
+        self.turns.append(turn)
+        return conditions, memory.latents(along), self._room_for(places, conditions.plucker), rows
 
     def _begin(self, clip: Clip, turn: Turn) -> Places:
         self._anchor_c2w = clip.window_c2w[clip.past - 1]
@@ -227,12 +238,12 @@ class RollingContext:
             slot_numbers=tuple(fresh),
         )
 
-    def _room(self, places: Places, like: Tensor) -> HeldContext:
-        """Where the keys stand; another era's, if it has as many places."""
-        if self._held is None or self._held.places != places.count:
-            self._held = None  # before there are two
-            self._held = self._denoiser.dit.hold(places.count, like)
-        return self._held
+    def _room_for(self, places: Places, like: Tensor) -> HeldContext:
+        """Where the keys stand; that of the era before, if it has as many places."""
+        if self._room is None or self._room.places != places.count:
+            self._room = None  # before there are two
+            self._room = self._denoiser.dit.hold(places.count, like)
+        return self._room
 
 
 def _rows(

@@ -146,7 +146,7 @@ class Session:
             "view": self._view,
             "conditioning": self._conditioning,
             "player": asdict(self._player),
-            "turns": [asdict(turn) for turn in self._context.turns] if self._context else [],
+            "turns": [asdict(turn) for turn in self._context.lasting(memory)] if self._context else [],
         }
         stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         return save_tensors(stored, metadata={"session": json.dumps(facts)})
