@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from worldwire_runtime.memory import Memory
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_runtime.rolling import RollingContext, read_turns
 from worldwire_runtime.rules import ACTION_SIZE, Clip, draw_noise
+from worldwire_runtime.timing import StageTimer
 
 if TYPE_CHECKING:
     from worldwire_runtime.world import World
@@ -51,6 +52,13 @@ class Move:
         return torch.from_numpy(self.c2w[FRAMES_PER_LATENT - 1 :: FRAMES_PER_LATENT])
 
 
+class Begun(NamedTuple):
+    """A step whose latents are made. c2w: [F, 4, 4], its cameras. frames: may be taken in another thread."""
+
+    c2w: NDArray[np.float64]
+    frames: Iterator[Frame]
+
+
 class Session:
     """Implements `worldwire.SessionLike` in process. Not thread-safe: one caller at a time.
 
@@ -62,6 +70,8 @@ class Session:
         self._memory: Memory | None = None
         self._context: RollingContext | None = None
         self._unfinished = False
+        self._begun: tuple[Tensor, Move] | None = None
+        self._unshown: deque[Move] = deque()
 
     # ------------------------------------------------------------------ the interface
 
@@ -97,11 +107,12 @@ class Session:
         self._memory = world.new_memory()
         self._decoder = world.new_decoder()
         self._context = world.new_context(self._plan)
-        self._unfinished = False
+        self._unfinished, self._begun, self._unshown = False, None, deque()
         first = world.encode_image(start.pixels) if start.pixels is not None else self._first_picture()
         move = Move(np.eye(4)[None])
         self._memory.add(first, torch.from_numpy(move.c2w))
-        return next(self._show(first, move, (), StageTimer(world.device)))
+        (frame,) = self._show(first, move, (), StageTimer(world.device))
+        return frame
 
     def set_prompt(self, prompt: str) -> None:
         """What the world is told from the next step on; memory, place and time go on."""
@@ -116,6 +127,19 @@ class Session:
 
     def stream(self, inputs: Inputs | Sequence[Inputs]) -> Iterator[Frame]:
         """A step whose frames come as soon as they are decoded; run it to its end before the next call."""
+        yield from self.begin(inputs).frames
+        self.finish()
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the next step may begin while this one's frames are decoded: on a GPU, once settled."""
+        return self._world.overlaps and self._memory is not None and self._decoder.is_settled
+
+    def begin(self, inputs: Inputs | Sequence[Inputs]) -> Begun:
+        """A step in two halves: this one, then `finish`, and then the next step may begin.
+
+        Take all frames of a step before those of the next, and before any call but `begin` and `finish`.
+        """
         listed = per_frame(inputs, self.frames_per_step)
         memory = self._started()
         clock = StageTimer(self._world.device)
@@ -127,13 +151,22 @@ class Session:
                 slots = self._recall(memory, move)
             with clock("denoise"):
                 latents = self._imagine(memory, move, slots)
-        yield from self._show(latents, move, slots, clock)
-        memory.add(latents, move.latent_c2w)
-        self._unfinished = False
+        self._begun = latents, move
+        return Begun(move.c2w, self._show(latents, move, slots, clock))
+
+    def finish(self) -> None:
+        """Puts what the step made into the memory; ends when the device has done so."""
+        if self._begun is None or self._memory is None:
+            return  # closed in the meantime
+        latents, move = self._begun
+        self._memory.add(latents, move.latent_c2w)
+        self._world.wait()
+        self._unfinished, self._begun = False, None
 
     def save(self) -> bytes:
         """The whole state, memory included, as one safetensors file."""
         memory = self._started()
+        self._check_shown()
         tensors: dict[str, Tensor] = {
             "rng": self._generator.get_state(),
             "text": self._text,
@@ -175,7 +208,7 @@ class Session:
             newest = memory.c2w(memory.newest(1))
             with torch.inference_mode():
                 self._context.replay(memory, self._clip(memory, newest[:0], ()), turns)
-        self._unfinished = False
+        self._unfinished, self._begun, self._unshown = False, None, deque()
 
     def branch(self) -> Session:
         """An independent session that goes on from here."""
@@ -242,18 +275,26 @@ class Session:
         self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer
     ) -> Iterator[Frame]:
         """4 decoder: frames, one latent at a time; the last one carries the step's timings."""
-        shown, last = 0, len(move.c2w) - 1
-        for latent in latents:
-            with clock("decode"), torch.inference_mode():
-                pictures = self._decoder.decode(latent[None])
-            for pixels in pictures:
-                timings = dict(clock.stages_ms) if shown == last else {}
-                frame = Frame(self._frames, pixels, move.c2w[shown], 0, slots, timings)
-                self._frames, shown = (
-                    self._frames + 1,
-                    shown + 1,
-                )  # before the yield: `reset` takes one frame only
-                yield frame
+        self._unshown.append(move)
+        first, self._frames = self._frames, self._frames + len(move.c2w)
+        pictures = (pixels for part in self._decoder.show(latents, clock) for pixels in part)
+        return self._frames_of(pictures, move, slots, clock, first)
+
+    def _frames_of(
+        self,
+        pictures: Iterator[NDArray[np.uint8]],
+        move: Move,
+        slots: tuple[int, ...],
+        clock: StageTimer,
+        first: int,
+    ) -> Iterator[Frame]:
+        """The frames of a step, numbered from `first`."""
+        unshown, last = self._unshown, len(move.c2w) - 1
+        for place, pixels in enumerate(pictures):
+            timings = clock.stages_ms if place == last else {}
+            if place == last:
+                unshown.popleft()
+            yield Frame(first + place, pixels, move.c2w[place], 0, slots, timings)
 
     # ------------------------------------------------------------------ parts of them
 
@@ -289,10 +330,18 @@ class Session:
         if self._memory is None:
             raise StateError("the session has not started", remedy="call reset() or restore() first")
         if self._unfinished:
-            raise StateError(
-                "a stream was left before its end", remedy="exhaust it, or call reset() or restore()"
-            )
+            self._refuse_half_a_step()
         return self._memory
+
+    def _check_shown(self) -> None:
+        """The decoder's state is that of the newest frame only when all have been taken."""
+        if self._unshown:
+            self._refuse_half_a_step()
+
+    def _refuse_half_a_step(self) -> NoReturn:
+        raise StateError(
+            "a stream was left before its end", remedy="exhaust it, or call reset() or restore()"
+        )
 
     def _note_actions(self, inputs: list[Inputs], players: list[PlayerPose]) -> None:
         """Appends what the network is told of the new frames and forgets what no window reaches."""
@@ -329,23 +378,6 @@ class Session:
             return world.denoiser.generate_guided(
                 conditions, null, noise, sampler.first_picture_steps, sampler.first_picture_guidance
             )
-
-
-class StageTimer:
-    """Milliseconds by stage; waits for the device, so that a stage's time is its own."""
-
-    def __init__(self, device: torch.device):
-        self.stages_ms: dict[str, float] = {}
-        self._device = device
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elapsed_ms = (time.perf_counter() - start) * 1000
-        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + elapsed_ms
 
 
 def _check_seed(seed: int) -> int:
