@@ -13,12 +13,14 @@ from worlds import random_config
 from worldwire.errors import CheckpointError, ConfigError
 from worldwire_runtime.kernels.linear import exact_linear, linear
 from worldwire_runtime.kernels.rows import FORMATS, INT8, Rows, quantise_rows
+from worldwire_runtime.model.blocks import BlockCache
 from worldwire_runtime.model.checkpoint import save_compact, save_state
 from worldwire_runtime.model.dit import ClipConditions, DiT
+from worldwire_runtime.model.rope import trunk_rotary
 from worldwire_runtime.quantize.attention import use_8bit_attention, use_plain_attention
 from worldwire_runtime.quantize.config import Quantization, quantization_of
 from worldwire_runtime.quantize.files import load_quantised, save_quantised
-from worldwire_runtime.quantize.layers import groups, layer_names, quantise
+from worldwire_runtime.quantize.layers import groups, join_projections, layer_names, quantise
 from worldwire_runtime.quantize.linear import QuantLinear
 
 KINDS = list(FORMATS.values())
@@ -114,6 +116,37 @@ def test_casting_a_network_rounds_no_scale_and_no_8_bit_value():
             before, after = getattr(layer, name), getattr(cast, name)
             assert after.dtype == before.dtype
             assert torch.equal(after.float(), before.float())
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_joined_layers_give_what_each_of_them_gives(kind, smooth):
+    gain = torch.rand(32) + 0.5 if smooth else None
+    layers = [QuantLinear.of(nn.Linear(32, outputs), kind, gain) for outputs in (8, 16, 24)]
+    x = torch.randn(2, 5, 32)
+    apart = [layer(x) for layer in layers]
+    whole = QuantLinear.joined(layers)
+    for form in (whole, copy.deepcopy(whole).to(torch.float32)):
+        assert all(map(torch.equal, form(x).split([8, 16, 24], dim=-1), apart))
+    assert all(map(torch.equal, (layer(x) for layer in layers), apart))
+    assert layers[1].weight.untyped_storage().data_ptr() == whole.weight.data_ptr()
+    assert not whole.state_dict()
+
+
+def test_a_network_with_joined_projections_gives_the_same():
+    dit = network()
+    quantise(dit, Quantization("int8", "attention"))
+    saved, attention = set(dit.state_dict()), dit.blocks[0].self_attn
+    y, rotary = torch.randn(1, 2, 6, 32), trunk_rotary(torch.arange(2)[None], (2, 3), 2, 16, 0.8).joined()
+    wanted = attention(y, rotary, 0, None)
+    join_projections(dit)
+    got = attention(y, rotary, 0, None)
+    assert torch.equal(got[0], wanted[0])
+    assert all(map(torch.equal, got[1], wanted[1]))
+    assert set(dit.state_dict()) == saved
+    kept = BlockCache(got[1], None).apart().attention
+    assert torch.equal(kept.value, wanted[1].value)
+    assert kept.value.untyped_storage().nbytes() == kept.value.nbytes
 
 
 def test_layer_sets_are_the_papers_and_all_large_ones():

@@ -45,4 +45,4 @@ def quantise_rows(x: Tensor, kind: EightBit) -> Rows:
     """A matrix [R, K] of floats as `Rows`, rounded to the nearest (ties to even)."""
     scale = (x.abs().amax(dim=-1, keepdim=True).float() / kind.largest).clamp_min(MIN_SCALE)
     scaled = x.float() / scale
-    return Rows((scaled.round() if kind is INT8 else scaled).to(kind.dtype), scale)
+    return Rows((scaled.round() if kind == INT8 else scaled).to(kind.dtype), scale)

@@ -52,6 +52,12 @@ class BlockCache(NamedTuple):
     attention: KeyValue
     action: ActionCache | None
 
+    def apart(self) -> BlockCache:
+        """The same without the tensor of queries, keys and values that it may be a part of, to be kept."""
+        key, value = self.attention
+        dense = value.transpose(1, 2).is_contiguous()  # as one layer for values alone leaves them
+        return self if dense else self._replace(attention=KeyValue(key, value.contiguous()))
+
 
 class HeldBlock(NamedTuple):
     """Room for what latents offer to later ones in one block, at places of their own."""
@@ -85,21 +91,25 @@ class Attention(nn.Module):
 class SelfAttention(Attention):
     """Attention among the tokens of all latents, turned by their places in time, row and column."""
 
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(config)
+        self.joined: nn.Module | None = None  # q, k and v as one layer are put here from outside
+
     def hold(self, places: int, tokens: int, like: Tensor) -> Held:
         """Room for the keys and values of so many latents of `tokens` tokens."""
-        shape = (like.shape[0], places, tokens, self.heads, self.k.out_features // self.heads)
+        shape = (like.shape[0], places, tokens, self.heads, len(self.norm_k.weight) // self.heads)
         return Held(like.new_zeros(shape), like.new_zeros(shape))
 
     def keys(self, y: Tensor, rotary: Rotary) -> KeyValue:
         """Keys and values [B, H, F * N, D] of tokens [B, F, N, d]."""
-        return KeyValue(*map(ALL_TOKENS.split, self._keys(y, rotary)))
+        return KeyValue(*map(ALL_TOKENS.split, self._keys(self.k(y), self.v(y), rotary)))
 
     def forward(
         self, y: Tensor, rotary: Rotary, context: int, past: KeyValue | None, alone: bool = False
     ) -> tuple[Tensor, KeyValue]:
         """Output [B, F, N, d], and the keys and values of these tokens (without those of `past`)."""
-        keys = self.keys(y, rotary)
-        query = ALL_TOKENS.split(self._query(y, rotary, keys.value.dtype))
+        own, offered = self._turned(y, rotary)
+        query, keys = ALL_TOKENS.split(own), KeyValue(*map(ALL_TOKENS.split, offered))
         if alone:
             each = (y.shape[1], -1)  # every latent is a sequence of its own
             latents = KeyValue(*(part.unflatten(2, each) for part in keys))
@@ -110,18 +120,22 @@ class SelfAttention(Attention):
 
     def roll(self, y: Tensor, rotary: Rotary, held: Held, rows: tuple[Rows, ...]) -> Tensor:
         """Output [B, F, N, d]; the keys and values of these tokens are `held` from now on."""
-        keys = self._keys(y, rotary)
-        query = self._query(y, rotary, keys.value.dtype)
+        query, keys = self._turned(y, rotary)
         return self.o(attend_in_turn(query, keys, held, rows, ALL_TOKENS, self.attend).flatten(-2))
 
-    def _keys(self, y: Tensor, rotary: Rotary) -> KeyValue:
-        """[B, F, N, H, D]."""
-        value = self._heads(self.v(y))
-        return KeyValue(rotate(self._heads(self.norm_k(self.k(y))), rotary).to(value.dtype), value)
+    def _turned(self, y: Tensor, rotary: Rotary) -> tuple[Tensor, KeyValue]:
+        """Queries, keys and values [B, F, N, H, D] of tokens [B, F, N, d]."""
+        if self.joined is None:
+            query, key, value = self.q(y), self.k(y), self.v(y)
+        else:
+            query, key, value = self.joined(y).chunk(3, dim=-1)
+        turned = rotate(self._heads(self.norm_q(query)), rotary).to(value.dtype)
+        return turned, self._keys(key, value, rotary)
 
-    def _query(self, y: Tensor, rotary: Rotary, dtype: torch.dtype) -> Tensor:
+    def _keys(self, key: Tensor, value: Tensor, rotary: Rotary) -> KeyValue:
         """[B, F, N, H, D]."""
-        return rotate(self._heads(self.norm_q(self.q(y))), rotary).to(dtype)
+        turned = rotate(self._heads(self.norm_k(key)), rotary).to(value.dtype)
+        return KeyValue(turned, self._heads(value))
 
 
 class CrossAttention(Attention):

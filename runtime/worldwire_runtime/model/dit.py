@@ -254,7 +254,7 @@ class DiT(nn.Module):
                 caches.append(block.context_keys(x, time, clip, rotary, past=seen, alone=alone))
             else:
                 x, cache = block(x, time, clip, rotary, past=seen, alone=alone)
-                caches.append(cache)
+                caches.append(cache.apart())
         return ContextCache(tuple(caches), latents.shape[2])
 
     def denoise(self, noisy: Tensor, timestep: Tensor, prepared: PreparedClip, cache: ContextCache) -> Tensor:

@@ -73,6 +73,16 @@ def prepare(dit: DiT, quantization: Quantization, smoothed: set[str]) -> None:
     _replace(dit, quantization.layers, empty)
 
 
+def join_projections(dit: DiT) -> None:
+    """Queries, keys and values of self-attention by one rounding and one product, where all are in 8 bits."""
+    for block in cast(Sequence[Block], dit.blocks):
+        attention = block.self_attn
+        layers = [cast(nn.Module, layer) for layer in (attention.q, attention.k, attention.v)]
+        eight_bit = [layer for layer in layers if isinstance(layer, QuantLinear)]
+        if eight_bit == layers:
+            attention.joined = QuantLinear.joined(eight_bit)
+
+
 def _replace(dit: DiT, layers: str, form: Callable[[str, nn.Linear], QuantLinear]) -> None:
     for name in layer_names(dit, layers):
         parent, _, child = name.rpartition(".")

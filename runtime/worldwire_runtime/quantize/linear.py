@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class QuantLinear(nn.Module):
     ) -> None:
         super().__init__()
         native.register()
-        self.kind = kind
+        self.in_features, self.out_features, self.kind = inputs, outputs, kind
         self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=kind.dtype))
         self.register_buffer("weight_scale", torch.ones(outputs, 1))
         self.register_buffer("input_gain", torch.ones(inputs) if smooth else None)
@@ -49,6 +49,31 @@ class QuantLinear(nn.Module):
         if layer.bias is not None:
             quantised.bias = layer.bias.detach().clone()
         return quantised
+
+    @classmethod
+    def joined(cls, layers: Sequence[QuantLinear]) -> QuantLinear:
+        """Several layers of the same inputs and gain as one: its outputs are theirs, one after another.
+
+        Their weights become parts of its weights, so that none is held twice. It is no part of a saved state.
+        """
+        first = layers[0]
+        whole = cls(
+            first.in_features,
+            sum(layer.out_features for layer in layers),
+            first.kind,
+            bias=first.bias is not None,
+            smooth=first.input_gain is not None,
+        )
+        for name, own in first.named_buffers():
+            parts = [getattr(layer, name) for layer in layers]
+            whole.register_buffer(name, own if name == "input_gain" else torch.cat(parts), persistent=False)
+        start = 0
+        for layer in layers:
+            stop = start + layer.out_features
+            for name in ("weight", "weight_scale"):
+                setattr(layer, name, getattr(whole, name)[start:stop])
+            start = stop
+        return whole
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         """[..., K] to [..., N]; with `gelu`, through that activation (tanh form) at once."""
@@ -74,8 +99,8 @@ class QuantLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(network)` shows."""
-        outputs, inputs = self.weight.shape
-        return f"{inputs} to {outputs}, {self.kind.name}{', smoothed' * (self.input_gain is not None)}"
+        smoothed = ", smoothed" * (self.input_gain is not None)
+        return f"{self.in_features} to {self.out_features}, {self.kind.name}{smoothed}"
 
 
 class FusedFeedForward(nn.Sequential):
