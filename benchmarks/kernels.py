@@ -1,12 +1,14 @@
 """Times every kernel of `worldwire_runtime.kernels` against the libraries' on one GPU, and checks it.
 
-    PYTHONPATH=runtime python3 benchmarks/kernels.py --json kernels.json            under 4 minutes on an H200
+    PYTHONPATH=runtime python3 benchmarks/kernels.py --json kernels.json            about 3 minutes on an H200
+    PYTHONPATH=runtime python3 benchmarks/kernels.py --only attention --json F      a minute
     PYTHONPATH=runtime TRITON_INTERPRET=1 python3 benchmarks/kernels.py --small     on a CPU: does it all run
 
-Shapes are those of the 5B world at 704x1280: width 3072, feed-forward 14336, 880 tokens a latent, 19 latents
-in a later clip, 10 of them new. Random data; medians of device time. Errors are relative to float64 on some
-rows. A case that fails is reported as failed and costs no other case. First of all, Triton compiles, in
-parallel. Tiles are measured on the way: times on stderr, the best in `$WORLDWIRE_CACHE/kernel_tiles.json`.
+Shapes are those of the 5B world at 704x1280: width 3072, feed-forward 14336, 880 tokens a latent; 19 latents
+in a later clip, 10 of them new; rolling, 1 or 2 latents at a time over 10. Our kernels are timed with each of
+their candidates for tiles, beside the libraries'. Random data; medians of device time, each run with a cold
+L2 cache. Errors are relative to float64 on some rows. A case that fails is reported as failed and costs no
+other case. First of all, Triton compiles, in parallel.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -35,19 +37,25 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from worldwire_runtime.kernels import attention, flash, gemm, prologue
 from worldwire_runtime.kernels.linear import linear
 from worldwire_runtime.kernels.rows import FP8, INT8, EightBit, Rows, quantise_rows
-from worldwire_runtime.kernels.tuning import Tiles
+from worldwire_runtime.kernels.tuning import Tiles, launched_ms
 
 CHECKED_ROWS: Final = 64
-WARM_RUNS, TIMED_RUNS = 3, 20
+WARM_RUNS, TIMED_RUNS = 2, 9
 COMPILE_PROCESSES: Final = 12
 COMPILE_ROWS: Final = 256
+ATTENTION_FORMS: Final[dict[str, dict[str, Any]]] = {
+    "int8": {},
+    "fp8 scores": {"scores": "fp8"},
+    "16-bit scores": {"scores": "16-bit"},
+    "16-bit values": {"fp8_values": False},
+}
 EPS: Final = 1e-6
 TERA: Final = 1e12
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The network's sizes. rows: tokens of a whole later clip, and of its new latents alone."""
+    """The network's sizes. rows: tokens of a whole later clip, of its new latents, of one and of two."""
 
     dim: int
     ffn: int
@@ -58,8 +66,8 @@ class Sizes:
     dtype: torch.dtype
 
     @property
-    def rows(self) -> tuple[int, int]:
-        return self.latents * self.tokens, self.new * self.tokens
+    def rows(self) -> tuple[int, int, int, int]:
+        return tuple(latents * self.tokens for latents in (self.latents, self.new, 1, 2))
 
 
 FULL = Sizes(dim=3072, ffn=14336, heads=24, latents=19, new=10, tokens=880, dtype=torch.bfloat16)
@@ -129,12 +137,17 @@ def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int) -> Iterator
 
     def plain() -> Ready:
         x, weight, bias = floats()
+
+        def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            y = F.linear(x, weight, bias)
+            return F.gelu(y, approximate="tanh") if gelu else y
+
         return Ready(
-            lambda: F.linear(x, weight, bias),
-            lambda: F.linear(x[:CHECKED_ROWS].double(), weight.double(), bias.double()),
+            lambda: run(x, weight, bias),
+            lambda: run(x[:CHECKED_ROWS].double(), weight.double(), bias.double()),
         )
 
-    def eight(kind: EightBit, by: Callable[[Rows, Rows, Tensor], Tensor], gelu: bool = False) -> Ready:
+    def eight(kind: EightBit, by: Callable[[Rows, Rows, Tensor], Tensor]) -> Ready:
         x, weight, bias = floats()
         rows, weights = quantise_rows(x, kind), quantise_rows(weight, kind)
         del x, weight
@@ -146,53 +159,35 @@ def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int) -> Iterator
 
         return Ready(lambda: by(rows, weights, bias), wanted)
 
-    def ours(x: Rows, w: Rows, bias: Tensor) -> Tensor:
-        return gemm.linear_8bit(*x, *w, bias, dtype, False)
-
-    def ours_gelu(x: Rows, w: Rows, bias: Tensor) -> Tensor:
-        return gemm.linear_8bit(*x, *w, bias, dtype, True)
+    def ours(tiles: Tiles) -> Callable[[Rows, Rows, Tensor], Tensor]:
+        return lambda x, w, bias: gemm.product(*x, *w, bias, dtype, gelu=gelu, tiles=tiles)
 
     def library(x: Rows, w: Rows, bias: Tensor) -> Tensor:
-        return linear(x, w, bias, dtype)
-
-    def int_mm(x: Rows, w: Rows, bias: Tensor) -> Tensor:
-        return (torch._int_mm(x.values, w.values.t()) * x.scale * w.scale.t() + bias).to(dtype)
-
-    def gated() -> Ready:
-        x, weight, bias = floats()
-        rows, weights = quantise_rows(x, INT8), quantise_rows(weight, INT8)
-        residual = torch.randn(M, N, device=device)
-        gate = torch.randn(M // sizes.tokens, 6, N, device=device)[:, 2]
-
-        def wanted() -> Tensor:
-            y = F.linear(
-                rows.dequantised()[:CHECKED_ROWS].double(), weights.dequantised().double(), bias.double()
-            )
-            return (
-                residual[:CHECKED_ROWS].double() + gate.repeat_interleave(sizes.tokens, 0)[:CHECKED_ROWS] * y
-            )
-
-        return Ready(lambda: gemm.linear_8bit_gated(*rows, *weights, bias, residual, gate), wanted)
+        return linear(x, w, bias, dtype, gelu=gelu)
 
     def case(name: str, prepare: Callable[[], Ready]) -> Case:
-        return Case("gemm", name, f"{M}x{K}x{N}", 2.0 * M * K * N, prepare)
+        return Case("gemm", name, f"{M}x{K}x{N}{' GELU' * gelu}", 2.0 * M * K * N, prepare)
 
+    gelu = sizes.ffn == N
     yield case("16-bit, library", plain)
-    yield case("int8, torch._int_mm and scales", lambda: eight(INT8, int_mm))
-    yield case("int8, ours", lambda: eight(INT8, ours))
     yield case("fp8, torch._scaled_mm", lambda: eight(FP8, library))
-    yield case("fp8, ours", lambda: eight(FP8, ours))
-    if sizes.ffn == N:
-        yield case("int8 and GELU, ours", lambda: eight(INT8, ours_gelu, gelu=True))
-    if sizes.dim == N:
-        yield case("int8, gate and residual, ours", gated)
+    choice = gemm.candidates(M, dtype, False) if device == "cuda" else (gemm.SMALL,)
+    for tiles in choice:
+        yield case(f"int8, ours {label(tiles)}", lambda tiles=tiles: eight(INT8, ours(tiles)))
+
+
+def label(tiles: Tiles) -> str:
+    """Tiles in few letters."""
+    depth = f"x{tiles.depth}" if tiles.depth else ""
+    flags = " persistent" * tiles.persistent + " apart" * tiles.apart
+    return f"{tiles.rows}x{tiles.columns}{depth} w{tiles.warps} s{tiles.stages}{flags}"
 
 
 def attention_cases(sizes: Sizes, device: str) -> Iterator[Case]:
-    """Self-attention of a whole clip, of its new latents, and of one new latent."""
-    whole, new = sizes.rows
-    for queries in (whole, new, sizes.tokens):
-        yield from attending_cases(sizes, device, queries, whole)
+    """Self-attention of a whole clip, of its new latents, and rolling: of one and of two new latents."""
+    whole, new, one, two = sizes.rows
+    for queries, tokens in ((whole, whole), (new, whole), (one, new), (two, new)):
+        yield from attending_cases(sizes, device, queries, tokens)
 
 
 def attending_cases(sizes: Sizes, device: str, queries: int, tokens: int) -> Iterator[Case]:
@@ -227,24 +222,27 @@ def attending_cases(sizes: Sizes, device: str, queries: int, tokens: int) -> Ite
 
         return by
 
-    def kernel(fp8_values: bool) -> Callable[[Tensor, Tensor, Tensor], Callable[[], Tensor]]:
+    def kernel(tiles: Tiles, **formats: Any) -> Callable[[Tensor, Tensor, Tensor], Callable[[], Tensor]]:
         def by(query: Tensor, key: Tensor, value: Tensor) -> Callable[[], Tensor]:
-            operands = attention.prepare(query, key, value, fp8_values=fp8_values)
-            return lambda: flash.attention_8bit(*operands, tokens, sizes.dtype)
+            operands = attention.prepare(query, key, value, **formats)
+            return lambda: flash.attend(*operands, tokens, sizes.dtype, tiles=tiles)
 
         return by
 
     def with_preparation(query: Tensor, key: Tensor, value: Tensor) -> Callable[[], Tensor]:
         prepare = torch.compile(attention.prepare, dynamic=False)
-        return lambda: flash.attention_8bit(*prepare(query, key, value), tokens, sizes.dtype)
+        return lambda: flash.attend(*prepare(query, key, value), tokens, sizes.dtype, tiles=choice[0])
 
+    choice = flash.CANDIDATES if device == "cuda" else (flash.SMALL,)
     methods = {
         "16-bit, cuDNN": sdpa(SDPBackend.CUDNN_ATTENTION),
-        "16-bit, flash": sdpa(SDPBackend.FLASH_ATTENTION),
-        "int8 scores, fp8 values, ours": kernel(True),
-        "int8 scores, 16-bit values, ours": kernel(False),
-        "int8 scores, fp8 values, ours with preparation": with_preparation,
+        **{f"ours {label(tiles)}": kernel(tiles) for tiles in choice},
+        **{f"ours {label(tiles)}, scores of e4m3": kernel(tiles, scores="fp8") for tiles in choice[:3]},
+        **{f"ours {label(tiles)}, scores of 16 bits": kernel(tiles, scores="16-bit") for tiles in choice[:1]},
+        **{f"ours {label(tiles)}, 16-bit values": kernel(tiles, fp8_values=False) for tiles in choice[:1]},
     }
+    if queries == tokens:
+        methods[f"ours {label(choice[0])}, with preparation"] = with_preparation
     operations = 4.0 * sizes.dim * queries * tokens
     for name, by in methods.items():
         yield Case("attention", name, f"{queries}x{tokens}", operations, lambda by=by: ready(by))
@@ -344,8 +342,8 @@ def recorded(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 GROUPS: Final = {
-    "gemm": gemm_cases,
     "attention": attention_cases,
+    "gemm": gemm_cases,
     "prologue": prologue_cases,
     "feed-forward": block_cases,
 }
@@ -378,16 +376,9 @@ def median_ms(run: Callable[[], object], device: str) -> float:
     """Of `TIMED_RUNS` runs after some warm ones."""
     for _ in range(WARM_RUNS):
         run()
-    return statistics.median((cuda_ms if device == "cuda" else wall_ms)(run) for _ in range(TIMED_RUNS))
-
-
-def cuda_ms(run: Callable[[], object]) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    run()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end)
+    if device == "cuda":
+        return statistics.median(launched_ms(run, TIMED_RUNS))
+    return statistics.median(wall_ms(run) for _ in range(TIMED_RUNS))
 
 
 def wall_ms(run: Callable[[], object]) -> float:
@@ -409,29 +400,26 @@ def compile_one(group: str, tiles: Tiles, option: str) -> str:
             )
             for _ in range(3)
         )
-        operands = attention.prepare(query, key, value, fp8_values=option == "fp8")
+        operands = attention.prepare(query, key, value, **ATTENTION_FORMS[option])
         flash.attend(*operands, COMPILE_ROWS, sizes.dtype, tiles=tiles)
     else:
-        kind = FP8 if option == "fp8" else INT8
         x, weight = (
-            quantise_rows(torch.randn(COMPILE_ROWS, sizes.dim, device=device), kind) for _ in range(2)
+            quantise_rows(torch.randn(COMPILE_ROWS, sizes.dim, device=device), INT8) for _ in range(2)
         )
         bias = torch.randn(COMPILE_ROWS, device=device, dtype=sizes.dtype)
-        extra: dict[str, Any] = {"gelu": option == "gelu"}
-        if option == "gated":
-            gate = torch.randn(2, 6, COMPILE_ROWS, device=device)[:, 2]
-            extra = {"residual": torch.randn(COMPILE_ROWS, COMPILE_ROWS, device=device), "gate": gate}
-        dtype = torch.float32 if option == "gated" else sizes.dtype
-        gemm.product(*x, *weight, bias, dtype, tiles=tiles, **extra)
+        gemm.product(*x, *weight, bias, sizes.dtype, gelu=option == "gelu", tiles=tiles)
     torch.cuda.synchronize()
     return f"{group} {option} {tiles}"
 
 
-def compile_all() -> list[str]:
-    """Every kernel in every form, by some processes at once; returns failures: they only cost candidates."""
-    jobs = [("gemm", tiles, option) for tiles in gemm.CANDIDATES for option in ("int8", "fp8", "gelu")]
-    jobs += [("gemm", tiles, "gated") for tiles in gemm.GATED_CANDIDATES]
-    jobs += [("attention", tiles, option) for tiles in flash.CANDIDATES for option in ("fp8", "16-bit")]
+def compile_all(groups: Sequence[str]) -> list[str]:
+    """The kernels in every form, by some processes at once; returns failures: they only cost candidates."""
+    jobs = [("attention", tiles, "int8") for tiles in flash.CANDIDATES]
+    jobs += [("attention", tiles, "fp8 scores") for tiles in flash.CANDIDATES[:3]]
+    jobs += [("attention", flash.CANDIDATES[0], option) for option in ("16-bit scores", "16-bit values")]
+    every_gemm = dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES))
+    jobs += [("gemm", tiles, option) for tiles in every_gemm for option in ("int8", "gelu")]
+    jobs = [job for job in jobs if job[0] in groups]
     failures = []
     workers = min(COMPILE_PROCESSES, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
@@ -460,7 +448,7 @@ def main() -> int:
         "sizes": {name: str(value) for name, value in asdict(sizes).items()},
     }
     if device == "cuda" and not args.small:
-        facts["not_compiled"] = compile_all()
+        facts["not_compiled"] = compile_all(args.only)
         say(f"compiled in {time.monotonic() - begun:.0f} s, {len(facts['not_compiled'])} forms failed")
     results: list[dict[str, Any]] = []
     for group in args.only:

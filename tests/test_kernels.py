@@ -284,8 +284,8 @@ def test_the_benchmark_times_and_checks_what_it_can_run(monkeypatch):
     import kernels
 
     cases = [
-        *list(kernels.gemm_cases(kernels.SMALL, DEVICE))[-6:],
-        *list(kernels.attention_cases(kernels.SMALL, DEVICE))[-4:-1],
+        *list(kernels.gemm_cases(kernels.SMALL, DEVICE))[-3:],
+        *list(kernels.attention_cases(kernels.SMALL, DEVICE))[-4:],
     ]
     results = [kernels.measure(case, DEVICE) for case in cases]
     assert not [result.failure for result in results if result.failure]
