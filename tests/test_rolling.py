@@ -220,6 +220,13 @@ def test_sessions_keep_their_rooms_and_share_none(world):
     walk(session, 6, 3)
     assert addresses(session) == before
     assert not before & addresses(branch)
+    session.restore(branch.save())
+    walk(session, 1, 3)
+    session.reset(seed=1)
+    walk(session, 3)
+    assert addresses(session) == before
+    session.close()
+    assert session._context is None
 
 
 def room(session: Session) -> list[torch.Tensor]:

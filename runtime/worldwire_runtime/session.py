@@ -106,7 +106,7 @@ class Session:
         self._frames = 0
         self._memory = world.new_memory()
         self._decoder = world.new_decoder()
-        self._context = world.new_context(self._plan)
+        self._context = self._new_context()
         self._unfinished, self._begun, self._unshown = False, None, deque()
         first = world.encode_image(start.pixels) if start.pixels is not None else self._first_picture()
         move = Move(np.eye(4)[None])
@@ -203,7 +203,7 @@ class Session:
         self._text, self._actions = text, actions
         self._player, self._frames = player, frames
         self._view, self._conditioning, self._origin_c2w = view, conditioning, origin_c2w
-        self._context = world.new_context(self._plan)
+        self._context = self._new_context()
         if self._context is not None and turns:
             newest = memory.c2w(memory.newest(1))
             with torch.inference_mode():
@@ -217,8 +217,8 @@ class Session:
         return other
 
     def close(self) -> None:
-        """Frees the memory and the decoder's state."""
-        self._memory = None
+        """Frees the memory, the context's keys and the decoder's state."""
+        self._memory = self._context = None
 
     def __enter__(self) -> Session:
         return self
@@ -313,6 +313,13 @@ class Session:
             actions=self._actions,
             poses_told=self._conditioning != "keys",
         )
+
+    def _new_context(self) -> RollingContext | None:
+        """An empty context, in the room of the last one, which recorded graphs know by its address."""
+        context = self._context or self._world.new_context(self._plan)
+        if context is not None:
+            context.end_era()
+        return context
 
     @property
     def _owner(self) -> dict[str, Any]:
