@@ -36,6 +36,8 @@ MOST_SHAPES_ON_CPU = 1  # where compiling for one takes a minute of standing sti
 MOST_VARIANTS = 128  # of one compiled block: functions of a clip, shapes, blocks with and without actions
 COMPILED_FOLDER, COMPILED_VARIABLE = "inductor", "TORCHINDUCTOR_CACHE_DIR"
 NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "roll", "encode_alone", "extend")
+# What stands before and behind the blocks.
+NETWORK_ENDS = ("_embed_camera", "_embed_latents", "_embed_time", "_velocity")
 
 _building = threading.RLock()
 
@@ -82,7 +84,8 @@ def compiled_network(dit: DiT) -> DiT:
     """The same network, weights shared, with compiled functions.
 
     On a GPU each block is compiled, for blocks are alike: the first one's code serves them all, in seconds
-    where the whole network takes minutes. On a CPU the whole functions are, with the weights as constants.
+    where the whole network takes minutes; and what stands before and behind them. On a CPU the whole functions
+    are, with the weights as constants.
     """
     keep_compiled_code()
     twin = copy.copy(dit)
@@ -90,6 +93,8 @@ def compiled_network(dit: DiT) -> DiT:
         for name in NETWORK_FUNCTIONS:
             setattr(twin, name, _compiled(getattr(dit, name), freezing=True))
         return twin
+    for name in NETWORK_ENDS:
+        setattr(twin, name, _compiled(getattr(dit, name)))
     blocks = [_CompiledBlock(block) for block in dit.blocks]
     twin._blocks = lambda: blocks  # type: ignore[method-assign, return-value, assignment]
     return twin
