@@ -98,7 +98,7 @@ def test_a_session_goes_on_as_it_was_once_it_is_compiled(tmp_path, monkeypatch, 
     world.denoiser = Denoiser(world.denoiser.dit, world.config.sampler.shift, compiled=True)
     assert (walk(world).float() - plain.float()).abs().max() <= 1
     assert traced
-    # Blocks with and without actions, by call; what is prepared of both; the last block of a context; the ends.
+    # Blocks with and without actions, by call; what is prepared of both; a context's last block; the ends.
     variants = {"joint": 8, "cached": 13, "rolling": 13}[attention]
     assert device == "cpu" or len(traced) <= variants, len(traced)
 
@@ -125,7 +125,7 @@ def test_blocks_of_one_kind_are_compiled_once(monkeypatch):
             cache = network.extend(noisy, prepared)
             results.append(network.denoise(noisy, times, prepared, cache))
     assert torch.allclose(*results, atol=1e-5)
-    # With actions and without: prepared, before a context and behind one; the last; four ends, one for two shapes.
+    # With actions and without: prepared, before a context, behind one; the last; four ends, one twice.
     assert len(traced) == 12
 
 

@@ -84,8 +84,8 @@ def compiled_network(dit: DiT) -> DiT:
     """The same network, weights shared, with compiled functions.
 
     On a GPU each block is compiled, for blocks are alike: the first one's code serves them all, in seconds
-    where the whole network takes minutes; and what stands before and behind them. On a CPU the whole functions
-    are, with the weights as constants.
+    where the whole network takes minutes; and what stands before and behind them. On a CPU the whole
+    functions are, with the weights as constants.
     """
     keep_compiled_code()
     twin = copy.copy(dit)
