@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 
 import numpy as np
 import pytest
@@ -153,6 +154,34 @@ def test_a_session_equals_the_slow_reference(world, plan, monkeypatch):
         chosen_anew += len(turns) > 1 and set(turns[-1].slots) != set(turns[-2].slots)
     assert eras > 1
     assert chosen_anew or not plan.memory
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_history_equals_the_slow_reference(world, seed, monkeypatch):
+    """Any plan and era, with new prompts, and with sessions that are saved and restored on the way."""
+    draw = random.Random(seed)
+    past, new = draw.randint(1, 4), draw.randint(1, 4)
+    plan = ClipPlan(1 + draw.randint(1, 4), past, new, draw.randint(0, 3))
+    era = max(plan.first, past + new) + draw.randint(0, 6)
+    config = dataclasses.replace(world.config, rolling_latents=era, plans={"any": plan}, default_plan="any")
+    monkeypatch.setattr(world, "config", config)
+    session = world.session(plan)
+    session.reset(seed=seed)
+    for step in range(9):
+        match draw.randrange(6):
+            case 0:
+                session.set_prompt(draw.choice(["a village", "by day"]))
+            case 1:
+                session = session.branch()
+            case 2:
+                session.restore(session.save())
+        generator = torch.Generator()
+        generator.set_state(session._generator.get_state())
+        walk(session, 1, step)
+        turns = list(session._context.turns)
+        noise = draw_noise(world.config, turns[-1].new, generator)
+        ours = session._memory.latents(session._memory.newest(turns[-1].new))
+        assert torch.allclose(ours, reference(world, session, turns, noise, monkeypatch), atol=1e-4), step
 
 
 # ---------------------------------------------------------------------------------------- sessions
