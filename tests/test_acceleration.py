@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
+import sympy
 import torch
 from torch import Tensor
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+from torch._inductor.runtime.hints import ReductionHint
+from torch._inductor.virtualized import V
 from worlds import random_config, write_random_world
 
 from worldwire.inputs import Inputs
@@ -21,6 +25,7 @@ from worldwire_runtime.acceleration import (
     SteadyCompiled,
     compiled_network,
     keep_compiled_code,
+    rows_at_once,
 )
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model.config import DiTConfig
@@ -160,6 +165,23 @@ def walk(world: World) -> Tensor:
     steps = STEADY_CLIPS + 9
     frames = [frame for _ in range(steps) for frame in session.step(Inputs(frozenset({"forward"})))]
     return torch.stack([torch.from_numpy(frame.pixels) for frame in frames])
+
+
+@pytest.mark.parametrize(
+    ("width", "inner", "at_once"), [(3072, True, True), (14336, True, False), (3072, False, False)]
+)
+def test_rows_of_the_network_are_read_once(width, inner, at_once):
+    hint = ReductionHint.INNER if inner else ReductionHint.OUTER
+    features = SimpleNamespace(
+        get_reduction_hint=lambda: hint,
+        reduction_numel=sympy.Integer(width),
+        numel=sympy.Integer(100 * width),
+    )
+    sizes = SimpleNamespace(statically_known_leq=lambda one, other: bool(one <= other))
+    before = V.choices
+    with V.set_graph_handler(SimpleNamespace(sizevars=sizes)), rows_at_once():
+        assert V.choices.should_use_persistent_reduction(features, False) is at_once
+    assert V.choices is before
 
 
 def test_compiled_code_is_kept_where_the_user_said_or_with_all_else(tmp_path, monkeypatch):

@@ -34,6 +34,9 @@ STEADY_CLIPS = 6  # longer than the shapes of any one stage of a session's begin
 MOST_SHAPES = 8  # of one function of a clip; what comes later runs as it is
 MOST_SHAPES_ON_CPU = 1  # where compiling for one takes a minute of standing still
 MOST_VARIANTS = 128  # of one compiled block: functions of a clip, shapes, blocks with and without actions
+# Norms and roundings of rows up to here read each row once and keep it in registers: the compiler's own bound
+# is 1,024, and behind it a row is read again for its mean, its largest value and the result.
+WIDEST_ROW_AT_ONCE = 4096
 COMPILED_FOLDER, COMPILED_VARIABLE = "inductor", "TORCHINDUCTOR_CACHE_DIR"
 NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "roll", "encode_alone", "extend")
 # What stands before and behind the blocks.
@@ -74,7 +77,7 @@ class Steady:
         self._seen[shapes] += 1
         if self._seen[shapes] <= STEADY_CLIPS or len(self._compiled) == self._most:
             return self._plain(*args)
-        with announced(f"compiling {_name(self._plain)} for clips of this shape", self._tell):
+        with announced(f"compiling {_name(self._plain)} for clips of this shape", self._tell), rows_at_once():
             result = self._fused(*args)
         self._compiled.add(shapes)
         return result
@@ -160,6 +163,25 @@ def announced(what: str, tell: Tell) -> Iterator[None]:
         finally:
             tell("")
             log.info("%s: done in %.0f s", what, time.perf_counter() - start)
+
+
+@contextmanager
+def rows_at_once() -> Iterator[None]:
+    """What is compiled inside reads rows of up to `WIDEST_ROW_AT_ONCE` once, on a GPU."""
+    from torch._inductor.choices import InductorChoices
+    from torch._inductor.runtime.hints import ReductionHint
+    from torch._inductor.virtualized import V
+
+    class Choices(InductorChoices):
+        @staticmethod
+        def should_use_persistent_reduction(features: Any, cooperative_reduction: bool) -> bool:
+            along = features.get_reduction_hint() == ReductionHint.INNER and not cooperative_reduction
+            if along and V.graph.sizevars.statically_known_leq(features.reduction_numel, WIDEST_ROW_AT_ONCE):
+                return True
+            return InductorChoices.should_use_persistent_reduction(features, cooperative_reduction)
+
+    with V.set_choices_handler(Choices()):
+        yield
 
 
 def keep_compiled_code() -> None:
