@@ -3,13 +3,17 @@
 import copy
 import logging
 
+import numpy as np
 import pytest
 import torch
+from test_graphs import fake_record
 
 from worldwire.errors import StateError
 from worldwire_runtime import decoder as decoder_module
-from worldwire_runtime.decoder import Decoder, DecoderStream, channels_last
+from worldwire_runtime.convolutions import PRODUCTS
+from worldwire_runtime.decoder import SETTLED_LATENTS, Decoder, DecoderStream, channels_last
 from worldwire_runtime.model.vae import VAE, VAEConfig
+from worldwire_runtime.timing import StageTimer
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,33 @@ def test_without_a_compiler_it_says_so_and_runs(vae: VAE, monkeypatch, caplog):
         decoder = Decoder(vae, compiled=True)
     assert "no C++ compiler" in caplog.text
     assert DecoderStream(decoder).decode(torch.randn(1, 6, 2, 2)).shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("form", ["taps", PRODUCTS])
+def test_a_recorded_decoder_changes_its_own_cache_alone(vae: VAE, form):
+    plain = DecoderStream(Decoder(vae))
+    decoder = Decoder(copy.deepcopy(vae), graphs=True, record=fake_record, form=form)
+    stream, timer = DecoderStream(decoder), StageTimer(torch.device("cpu"))
+    latents = torch.randn(SETTLED_LATENTS + 4, 6, 2, 2)
+    expected = [plain.decode(latent).astype(int) for latent in latents[:-2].split(1)]
+    for shown, right in zip(stream.show(latents[:-2], timer), expected, strict=True):
+        assert abs(shown - right).max() <= 1
+    assert stream.is_settled
+    assert decoder._in_place.recordings == 1
+    assert timer.stages_ms["decode"] > 0
+    copied, restored = stream.copy(), DecoderStream(decoder)
+    restored.load_state(stream.state())
+    other = torch.randn(2, 6, 2, 2)
+    for _ in stream.show(other, timer):
+        pass
+    right = np.concatenate([plain.decode(latent) for latent in latents[-2:].split(1)]).astype(int)
+    for same in (copied, restored):
+        assert abs(np.concatenate(list(same.show(latents[-2:], timer))) - right).max() <= 1
+
+
+def test_latents_are_decoded_only_as_their_frames_are_taken(vae: VAE):
+    stream = DecoderStream(Decoder(vae))
+    frames = stream.show(torch.randn(3, 6, 2, 2), StageTimer(torch.device("cpu")))
+    assert stream.state() == {}
+    assert next(frames).shape[0] == 1
+    assert next(frames).shape[0] == 4

@@ -1,8 +1,8 @@
 """Other forms of the decoder's causal convolutions, for a GPU; each equals the model's up to rounding.
 
-`taps`      the model's own: a 2-D convolution per time tap over frames that were put behind those of the past
+`taps`      the model's own: a 2-D convolution per time tap, over frames put behind those of the past
 `products`  one 2-D convolution: every frame meets the weights of all taps once, and later frames add up what
-            they need. Nothing is copied together before it, and a narrow layer's product is three times wider.
+            they need. Nothing is put together before it, and a narrow layer's product is three times wider.
             The cache holds products of earlier frames in place of the frames.
 `volume`    the library's 3-D convolution over the frames of `taps`
 """

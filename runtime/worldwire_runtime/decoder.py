@@ -203,7 +203,7 @@ class DecoderStream:
         return self._shown >= SETTLED_LATENTS
 
     def show(self, latents: Tensor, timer: StageTimer) -> Iterator[Pixels]:
-        """The next latents [n, z, h, w] one at a time, as frames u8 [F, H, W, 3]: 1 for the first, then 4 each.
+        """The next latents [n, z, h, w] one by one, as frames u8 [F, H, W, 3]: 1 for the first, then 4 each.
 
         On a GPU the iterator may be taken in another thread, while the caller's stream goes on.
         """

@@ -219,6 +219,7 @@ class Session:
     def close(self) -> None:
         """Frees the memory, the context's keys and the decoder's state."""
         self._memory = self._context = None
+        self._decoder = self._world.new_decoder()
 
     def __enter__(self) -> Session:
         return self

@@ -10,7 +10,14 @@ from worldwire.protocol import Branch, Close, Open, Prompt, Reset, Restore, Save
 from worldwire_runtime.server.kept import KeptStates
 from worldwire_runtime.server.pixels import seed_image
 from worldwire_runtime.server.sessions import Slot
-from worldwire_runtime.server.worker import Emit, Job, ServedWorld, with_acks
+from worldwire_runtime.server.worker import (
+    Emit,
+    Imagined,
+    Job,
+    OverlappingSession,
+    ServedWorld,
+    with_acks,
+)
 
 
 class Jobs:
@@ -67,8 +74,13 @@ class Jobs:
         planned = slot.inputs.take(slot.frames_per_step, slot.camera)
 
         def job(emit: Emit) -> None:
-            frames = _session(slot).stream([plan.inputs for plan in planned])
-            for frame in with_acks(frames, planned):
+            session, inputs = _session(slot), [plan.inputs for plan in planned]
+            if isinstance(session, OverlappingSession) and session.overlaps:
+                begun = session.begin(inputs)
+                emit(Imagined(with_acks(begun.frames, planned), len(planned), begun.c2w[-1]))
+                session.finish()
+                return
+            for frame in with_acks(session.stream(inputs), planned):
                 emit(frame)
 
         return job

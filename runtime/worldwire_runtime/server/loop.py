@@ -1,6 +1,6 @@
 """What each message means: the main thread of a server.
 
-    wait -> read messages -> take what the worker made -> give the worker its next job -> drop the silent
+    wait -> read messages -> take what the workers made -> give them their next jobs -> drop the silent
 
 It never waits for a world: everything that touches one is a job for the worker.
 """
@@ -56,8 +56,17 @@ from worldwire_runtime.server.outbox import Outbox
 from worldwire_runtime.server.pixels import PictureEncoder, choose_format, our_formats
 from worldwire_runtime.server.router import Router
 from worldwire_runtime.server.security import KeyPair
-from worldwire_runtime.server.sessions import NO_CLIENT, Sessions, Slot
-from worldwire_runtime.server.worker import Event, Failed, Finished, ServedWorld, Worker
+from worldwire_runtime.server.sessions import NO_CLIENT, Sessions, Show, Slot
+from worldwire_runtime.server.worker import (
+    Emit,
+    Event,
+    Failed,
+    Finished,
+    Imagined,
+    Job,
+    ServedWorld,
+    Worker,
+)
 
 log = logging.getLogger(__name__)
 
@@ -136,12 +145,14 @@ class Server:
         self._clients = Clients(self._limits, time.monotonic)
         self._sessions = Sessions(self._limits)
         self._kept = KeptStates(self._limits)
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[bool, Event]] = queue.SimpleQueue()
         self._worker = Worker(self._report)
+        self._shower = Worker(self._report_shown, "worldwire-shower")
         self._outbox = Outbox(self._send, self._on_unencoded, self._router.wake)
         self._info: WorldInfo | None = None
         self._jobs: Jobs | None = None
         self._tasks: deque[Task] = deque()
+        self._shows: deque[tuple[Slot, Show]] = deque()
         self._late_hellos: list[tuple[bytes, Hello]] = []
         self._failure: Exception | None = None
         self._stopping = False
@@ -240,7 +251,7 @@ class Server:
         tokens = client.tokens
         if message.resume and message.resume not in tokens:
             self._end_older(message.resume)
-            if any(message.resume in task.slot.tokens for task in self._tasks):
+            if any(message.resume in slot.tokens for slot in self._sessions if slot.busy or slot.shows):
                 self._late_hellos.append((address, message))  # what runs for these sessions is finished first
                 return
             tokens = (*tokens, *self._sessions.adopt(message.resume, address))
@@ -320,6 +331,7 @@ class Server:
 
         Steps that are quick go to it several at a time: handing each over would take longer than the step.
         """
+        self._give_shows()
         self._switch_all()
         while self._jobs is not None and self._may_begin():
             slot = self._sessions.next(time.monotonic(), bool(self._tasks), self._router.crowded())
@@ -328,13 +340,24 @@ class Server:
             self._begin(self._jobs, slot, *slot.take_request())
             self._switch_all()
 
+    def _give_shows(self) -> None:
+        """Has frames decoded that their clients can take, or that something else waits for."""
+        crowded = self._router.crowded()
+        for slot in self._sessions:
+            if slot.closing:
+                slot.drop_shows()
+            if slot.may_show and slot.client not in crowded:
+                show = slot.begin_show()
+                self._shows.append((slot, show))
+                self._shower.submit(_showing(show))
+
     def _may_begin(self) -> bool:
         return len(self._tasks) < MOST_AT_A_TIME and all(task.quick for task in self._tasks)
 
     def _switch_all(self) -> None:
         """Starts and pauses the sessions that ask for it next and that the worker is not at."""
         for slot in self._sessions:
-            while slot.requests and not (slot.busy or slot.closing):
+            while slot.requests and not (slot.busy or slot.shows or slot.closing):
                 if not isinstance(slot.next_request, (Start, Pause)):
                     break
                 self._switch(slot, slot.take_request()[0])
@@ -376,16 +399,25 @@ class Server:
 
     def _report(self, event: Event) -> None:
         """Called in the worker's thread."""
-        self._events.put(event)
+        self._events.put((False, event))
+        self._router.wake()
+
+    def _report_shown(self, event: Event) -> None:
+        """Called in the shower's thread."""
+        self._events.put((True, event))
         self._router.wake()
 
     def _take_events(self, on_ready: Callable[[], None]) -> None:
         while not self._events.empty():
-            event = self._events.get()
-            if not self._tasks:
+            is_shown, event = self._events.get()
+            if is_shown:
+                self._on_shown(*self._shows[0], event)
+            elif not self._tasks:
                 self._on_loaded(event, on_ready)
             elif isinstance(event, Frame):
                 self._on_picture(self._tasks[0], event)
+            elif isinstance(event, Imagined):
+                self._on_imagined(self._tasks[0], event)
             else:
                 task = self._tasks.popleft()
                 task.slot.busy = False
@@ -418,6 +450,23 @@ class Server:
             return
         if message is not None or slot.spend(picture):
             self._outbox.picture(slot, picture, None if message is None else message.request)
+
+    def _on_imagined(self, task: Task, imagined: Imagined) -> None:
+        """A live step has its latents: the next one may begin when the worker says so."""
+        task.slot.camera = imagined.camera
+        task.slot.shows.append(Show(imagined, task.client))
+
+    def _on_shown(self, slot: Slot, show: Show, event: Event) -> None:
+        """A frame of an earlier step is decoded, or all are, or decoding failed."""
+        if isinstance(event, Frame):
+            if slot.client == show.client and slot.spend(event):
+                self._outbox.picture(slot, event, None)
+            return
+        self._shows.popleft()
+        slot.end_show()
+        if isinstance(event, Failed):
+            self._on_failed(Task(slot, show.client, None, None, ends=False), event.error)
+        self._greet_late()
 
     def _on_end(self, task: Task, event: Finished | Failed) -> None:
         """A job is over; a failed one of an ending session ends it too."""
@@ -522,8 +571,17 @@ class Server:
         for address in self._clients.greeted():
             self._router.send(address, Bye(reason="the server stops"))
         self._outbox.stop()
-        if self._worker.stop():
+        have_ended = [self._shower.stop(), self._worker.stop()]
+        if all(have_ended):
             for slot in self._sessions:
                 if slot.session is not None:
                     slot.session.close()
         self._router.close()
+
+
+def _showing(show: Show) -> Job:
+    def job(emit: Emit) -> None:
+        for picture in show.imagined.pictures:
+            emit(picture)
+
+    return job

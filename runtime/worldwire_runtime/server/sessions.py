@@ -18,7 +18,7 @@ from worldwire.protocol import Limits
 from worldwire.schema import Message
 from worldwire_runtime.server.live import LiveInputs
 from worldwire_runtime.server.pixels import PictureEncoder
-from worldwire_runtime.server.worker import ServedSession
+from worldwire_runtime.server.worker import Imagined, ServedSession
 
 MOST_ENCODING: Final = 64
 """So many pictures of a session may wait for the encoder before the world makes more."""
@@ -28,6 +28,14 @@ NO_CLIENT: Final = b""
 """The address of nobody: no client of a ROUTER has an empty one."""
 
 
+@dataclass(frozen=True)
+class Show:
+    """Frames of a live step that are still to be decoded, and the client that they are for."""
+
+    imagined: Imagined
+    client: bytes
+
+
 @dataclass(eq=False)
 class Slot:
     """One session as the server sees it. `client` is the address of its owner on the ROUTER socket.
@@ -35,7 +43,8 @@ class Slot:
     epoch counts resets and restores: frames of an older one are void. window is the credit that the client
     granted with `start`, 0 while the session is not live; credit is what is left of it. due_s: a live step
     begins no sooner. step_s: how long the last one took. busy: the worker has a job of this session.
-    encoding: what waits in the outbox.
+    shows: the steps whose frames are still to be decoded; the first of them is, while is_showing. runs_ahead:
+    the client is so quick that the next step need not wait for that. encoding: what waits in the outbox.
     An orphan has no client; tokens and orphaned_s say who may take it over, and since when it waits.
     """
 
@@ -56,6 +65,9 @@ class Slot:
     due_s: float = 0.0
     step_s: float = math.inf
     busy: bool = False
+    shows: deque[Show] = field(default_factory=deque)
+    is_showing: bool = False
+    runs_ahead: bool = False
     encoding: int = 0
     tokens: tuple[str, ...] = ()
     orphaned_s: float = 0.0
@@ -63,9 +75,16 @@ class Slot:
 
     def wants_work(self, now_s: float) -> bool:
         """Whether the worker could do something for this session now."""
-        if self.busy or (self.encoding > MOST_ENCODING and not self.closing):
-            return False
-        return self.closing or bool(self.requests) or (self.due_s <= now_s and self.wants_step)
+        if self.closing or self.requests:
+            jammed = self.encoding > MOST_ENCODING and not self.closing
+            return not (self.busy or self.shows or jammed)
+        return self.due_s <= now_s and self.may_step
+
+    @property
+    def may_step(self) -> bool:
+        """Whether a live step could begin, were it due."""
+        waits = self.busy or self.requests or self.closing or self.encoding > MOST_ENCODING
+        return not waits and self.wants_step
 
     @property
     def is_quick(self) -> bool:
@@ -74,8 +93,42 @@ class Slot:
 
     @property
     def wants_step(self) -> bool:
-        """Whether the session is live and its client can take the frames of a step."""
+        """Whether the session is live and its client can take the frames of a step.
+
+        While frames of the step before are decoded it is enough that the client is quick; those of the next
+        will wait, as latents, until it can take them.
+        """
+        if self.shows:
+            return self.window > 0 and self.is_showing and self.runs_ahead and len(self.shows) == 1
         return 0 < min(self.frames_per_step, self.window) <= self.credit
+
+    @property
+    def may_show(self) -> bool:
+        """Whether the client can take the frames that come next, or something waits for their end."""
+        if not self.shows or self.is_showing:
+            return False
+        if self.requests:
+            return True
+        need = min(self.shows[0].imagined.count, self.window)
+        return self.encoding <= MOST_ENCODING and need <= self.credit
+
+    def begin_show(self) -> Show:
+        """The frames that come next. The client is quick if it took all before, or could take two steps."""
+        show = self.shows[0]
+        step = min(self.frames_per_step, self.window)
+        self.runs_ahead = self.credit >= min(self.window, 2 * step)
+        self.is_showing = True
+        return show
+
+    def end_show(self) -> None:
+        """All frames of a step are decoded, or could not be."""
+        self.shows.popleft()
+        self.is_showing = False
+
+    def drop_shows(self) -> None:
+        """Gives up the frames of which none has been decoded yet."""
+        while len(self.shows) > self.is_showing:
+            self.shows.pop()
 
     def attach(self, session: ServedSession, parent: Slot | None = None) -> None:
         """The session was made; one that branched off `parent` goes on from there."""
@@ -296,9 +349,5 @@ class Sessions:
 
     def next_due_s(self, crowded: frozenset[bytes] = frozenset()) -> float:
         """When the next live step is due; infinity if none is to come."""
-        waiting = (
-            slot
-            for slot in self._slots.values()
-            if slot.wants_step and not slot.busy and slot.encoding <= MOST_ENCODING
-        )
+        waiting = (slot for slot in self._slots.values() if slot.may_step)
         return min((slot.due_s for slot in waiting if slot.client not in crowded), default=math.inf)

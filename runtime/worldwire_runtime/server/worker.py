@@ -1,4 +1,8 @@
-"""One thread in which everything runs that touches a world: one job after another, as the schedule says."""
+"""Threads in which everything runs that touches a world: one job after another, as the schedule says.
+
+One for the steps and all else that changes a session, a second one for frames that a world can decode
+meanwhile (`OverlappingSession`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from worldwire.api import Frame, SessionLike, WorldInfo
 from worldwire.inputs import Inputs
@@ -18,7 +25,20 @@ log = logging.getLogger(__name__)
 
 STOP_S: Final = 10.0
 
-Emit = Callable[[Frame], None]
+
+@dataclass(frozen=True)
+class Imagined:
+    """The frames of a live step can be shown while the next one begins.
+
+    pictures: decodes them as it is taken. count: how many. camera: the pose of the last [4, 4].
+    """
+
+    pictures: Iterator[Frame]
+    count: int
+    camera: NDArray[np.float64]
+
+
+Emit = Callable[[Frame | Imagined], None]
 Job = Callable[[Emit], Any]
 
 
@@ -35,6 +55,38 @@ class ServedSession(SessionLike, Protocol):
 
     def branch(self) -> ServedSession:
         """A second session that goes on from here."""
+        ...
+
+
+class Begun(Protocol):
+    """The first half of a step."""
+
+    @property
+    def c2w(self) -> NDArray[np.float64]:
+        """The cameras of its frames [F, 4, 4]."""
+        ...
+
+    @property
+    def frames(self) -> Iterator[Frame]:
+        """They may be taken in another thread, in the order of the steps."""
+        ...
+
+
+@runtime_checkable
+class OverlappingSession(Protocol):
+    """A session that can decode the frames of a step while the next one runs."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether it can do so now."""
+        ...
+
+    def begin(self, inputs: list[Inputs]) -> Begun:
+        """Half of a step; `finish` is the other, and all frames are taken before any other call."""
+        ...
+
+    def finish(self) -> None:
+        """Ends when the next step may begin."""
         ...
 
 
@@ -65,17 +117,17 @@ class Failed:
     error: Exception
 
 
-Event = Frame | Finished | Failed
+Event = Frame | Imagined | Finished | Failed
 
 
 class Worker:
     """Runs jobs and reports their frames and their end; `report` is called in the worker's thread."""
 
-    def __init__(self, report: Callable[[Event], None]):
+    def __init__(self, report: Callable[[Event], None], name: str = "worldwire-worker"):
         self._report = report
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="worldwire-worker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> None:
@@ -101,10 +153,10 @@ class Worker:
             else:
                 self._report(Finished(result, time.monotonic() - start_s))
 
-    def _emit(self, frame: Frame) -> None:
+    def _emit(self, event: Frame | Imagined) -> None:
         if self._stopping:
             raise _StoppedError
-        self._report(frame)
+        self._report(event)
 
 
 class _StoppedError(Exception):

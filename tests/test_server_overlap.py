@@ -1,0 +1,239 @@
+"""Frames are decoded while the next step runs, and nobody who looks on can tell but by the clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+from server_fixture import RawPeer, serving
+from slow_decoder import SlowDecoderWorld
+from test_server import collect, open_raw
+from worlds import write_random_world
+
+import worldwire
+from worldwire.errors import StateError, WorldwireError
+from worldwire.inputs import Inputs
+from worldwire.protocol import Close, Credit, Done, FrameMessage, Save, Saved
+from worldwire_runtime.decoder import DecoderStream
+from worldwire_runtime.session import Session
+from worldwire_runtime.world import World
+
+FORWARD = Inputs(frozenset({"forward"}))
+
+
+def close(session):
+    session.close()
+
+
+@pytest.fixture
+def world() -> SlowDecoderWorld:
+    return SlowDecoderWorld(step_s=0.1, decode_s=0.08)
+
+
+def live(client):
+    session = client.session()
+    session.reset()
+    session.start()
+    return session
+
+
+def begun_before_the_last_frame(world: SlowDecoderWorld) -> list[bool]:
+    """Of every step but the first, whether it began before the frames of the one before were decoded."""
+    places = {event: place for place, event in enumerate(world.log)}
+    steps = [step for what, step in world.log if what == "begin"]
+    return [
+        ("decoded", 8 * (step - 1)) not in places or places["begin", step] < places["decoded", 8 * (step - 1)]
+        for step in steps[1:]
+    ]
+
+
+def test_the_next_step_begins_while_frames_are_decoded(world):
+    with serving(world) as server, worldwire.connect(server.endpoint) as client:
+        session = live(client)
+        seq = session.send_input({"forward"})
+        begun_s = time.monotonic()
+        frames = collect(session, 48, timeout_s=5)
+        elapsed_s = time.monotonic() - begun_s
+        session.close()
+    assert [frame.index for frame in frames] == list(range(1, len(frames) + 1))
+    acks = [frame.ack for frame in frames]
+    assert acks == sorted(acks)
+    assert acks[-1] == seq
+    assert all(begun_before_the_last_frame(world)[:-1])
+    assert elapsed_s < 6 * (0.1 + 0.08) - 0.2  # and not one after the other
+
+
+def test_poses_go_on_from_frames_that_nobody_has_seen_yet(world):
+    target = np.eye(4)
+    target[2, 3] = 4.0
+    with serving(world) as server, worldwire.connect(server.endpoint) as client:
+        session = client.session()
+        session.reset()
+        session.send_input(c2w=target)
+        session.start()
+        frames = collect(session, 32, timeout_s=5)
+    ahead_m = [frame.c2w[2, 3] for frame in frames[:32]]
+    np.testing.assert_allclose(ahead_m[:8], np.linspace(0.5, 4, 8), atol=1e-6)
+    np.testing.assert_allclose(ahead_m[8:], 4.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.save(),
+        lambda session: session.branch(),
+        lambda session: session.set_prompt("rain"),
+        lambda session: session.restore(session.save()),
+        lambda session: session.reset(),
+        lambda session: (session.pause(), session.step(FORWARD)),
+        close,
+    ],
+    ids=["save", "branch", "prompt", "restore", "reset", "step", "close"],
+)
+def test_every_other_call_waits_for_the_frames(world, call):
+    with serving(world) as server, worldwire.connect(server.endpoint) as client:
+        session = live(client)
+        collect(session, 20, timeout_s=5)
+        call(session)
+        if call is close:
+            assert world.log[-1] == ("close with steps to show", 0)
+    assert world.open_sessions == 0
+    assert any(begun_before_the_last_frame(world))
+
+
+def test_what_is_decoded_for_a_stalled_client_does_not_pile_up(world):
+    with serving(world) as server, RawPeer(server.endpoint) as stalled:
+        session = open_raw(stalled, window=8)
+        first = [message.index for message in stalled.receive_all(quiet_s=0.6)]
+        assert first == list(range(1, 9))
+        assert [what for what, _ in world.log].count("begin") == 2  # one step ahead, as latents
+        assert ("decoded", 9) not in world.log
+        stalled.send(Credit(session=session, frames=8))
+        second = stalled.receive_all(quiet_s=0.6)
+    assert [message.index for message in second] == list(range(9, 17))
+    assert not any(message.dropped for message in second)
+    assert [what for what, _ in world.log].count("begin") <= 4
+
+
+def test_a_stalled_client_is_answered_all_the_same(world):
+    with serving(world) as server, RawPeer(server.endpoint) as stalled:
+        session = open_raw(stalled, window=8)
+        stalled.receive_all(quiet_s=0.6)
+        stalled.send(Save(request=40, session=session))
+        answers = stalled.receive_all(quiet_s=0.6)
+        assert [type(answer) for answer in answers] == [Saved]
+        stalled.send(Credit(session=session, frames=1))
+        newest = stalled.receive()
+        assert isinstance(newest, FrameMessage)
+        assert (newest.index, newest.dropped) == (16, 7)
+        stalled.send(Close(request=41, session=session))
+        assert any(isinstance(answer, Done) for answer in stalled.receive_all(quiet_s=0.6))
+
+
+def test_a_slow_client_does_not_make_the_world_run_ahead(world):
+    """One that still has frames of the last step gets its next inputs in as late as ever."""
+    world.step_s = world.decode_s = 0.02
+    with serving(world) as server, RawPeer(server.endpoint) as peer:
+        session = open_raw(peer, window=12)
+        for _ in range(3):
+            peer.receive_all(quiet_s=0.15)
+            peer.send(Credit(session=session, frames=6))
+        peer.receive_all(quiet_s=0.3)
+    assert not any(begun_before_the_last_frame(world)[1:])
+
+
+def test_a_failing_decoder_ends_its_session_alone():
+    world = SlowDecoderWorld(step_s=0.02, decode_s=0.02, broken_at=20)
+    with serving(world) as server, worldwire.connect(server.endpoint) as client:
+        broken = live(client)
+        with pytest.raises(WorldwireError, match="the fake decoder broke"):
+            collect(broken, 100, timeout_s=5)
+        world.broken_at = None
+        other = live(client)
+        assert len(collect(other, 40, timeout_s=5)) >= 40
+        other.close()
+        deadline = time.monotonic() + 3
+        while world.open_sessions and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert world.open_sessions == 0
+
+
+def test_the_sessions_of_a_vanished_client_end():
+    world = SlowDecoderWorld(step_s=0.05, decode_s=0.05)
+    with serving(world, resume_s=0) as server:
+        with RawPeer(server.endpoint) as peer:
+            open_raw(peer, window=4096)
+            peer.receive()
+        deadline = time.monotonic() + 3
+        while world.open_sessions and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert world.open_sessions == 0
+
+
+def test_sessions_take_turns_and_keep_their_order(world):
+    with serving(world) as server, worldwire.connect(server.endpoint) as client:
+        sessions = [live(client) for _ in range(2)]
+        frames = [[], []]
+        deadline = time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            for seen, session in zip(frames, sessions, strict=True):
+                seen.extend(session.poll_frames(timeout_s=0.01))
+        for session in sessions:
+            session.close()
+    for seen in frames:
+        assert [frame.index for frame in seen] == list(range(1, len(seen) + 1))
+        assert len(seen) >= 24
+
+
+# ------------------------------------------------------------------ the real session, on a CPU
+
+
+@pytest.fixture
+def overlapping(tmp_path, monkeypatch) -> World:
+    """A world that overlaps as on a GPU; its decoder runs in the thread that takes the frames."""
+    world = World.load(write_random_world(tmp_path), device="cpu", precision="float32")
+    world.speed = dataclasses.replace(world.speed, overlap=True)
+    monkeypatch.setattr(DecoderStream, "is_settled", True)
+    return world
+
+
+def started(world: World) -> Session:
+    session = world.session()
+    session.reset(seed=3)
+    return session
+
+
+def test_a_real_world_shows_the_same_frames(overlapping):
+    local = started(overlapping)
+    expected = [frame for _ in range(4) for frame in local.step(FORWARD)]
+    with serving(overlapping) as server, worldwire.connect(server.endpoint) as client:
+        session = client.session()
+        session.reset(seed=3)
+        session.send_input({"forward"})
+        session.start()
+        frames = collect(session, len(expected), timeout_s=10)
+        state = session.save()
+        session.restore(state)
+    for ours, theirs in zip(expected, frames, strict=False):
+        np.testing.assert_array_equal(ours.pixels, theirs.pixels)
+        assert (ours.index, ours.memory_latents) == (theirs.index, theirs.memory_latents)
+        assert ours.timings_ms.keys() <= theirs.timings_ms.keys()
+
+
+def test_halves_of_steps_give_what_steps_give(overlapping):
+    plain, session = started(overlapping), started(overlapping)
+    expected = [frame.pixels for _ in range(2) for frame in plain.step(FORWARD)]
+    first = session.begin(FORWARD)
+    with pytest.raises(StateError, match="left before its end"):
+        session.begin(FORWARD)
+    session.finish()
+    second = session.begin(FORWARD)
+    session.finish()
+    with pytest.raises(StateError, match="left before its end"):
+        session.save()
+    frames = [*first.frames, *second.frames]
+    np.testing.assert_array_equal(expected, [frame.pixels for frame in frames])
+    assert [frame.index for frame in frames] == list(range(1, 17))
+    np.testing.assert_array_equal(plain.step(FORWARD)[0].pixels, session.branch().step(FORWARD)[0].pixels)
