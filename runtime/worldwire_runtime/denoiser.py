@@ -57,13 +57,13 @@ class Denoiser:
             else _plain
         )
 
-        def fast(name: str, **kinds: Any) -> Callable[..., Any]:
+        def fast(name: str) -> Callable[..., Any]:
             function = getattr(plain, name)
-            return record(fuse(function, getattr(fused, name)) if compiled else function, **kinds)
+            return fuse(function, getattr(fused, name)) if compiled else function
 
-        self._clip, self._clip_after = fast("sample"), fast("sample_after", resident=("held",))
-        self._encoded = fuse(plain.encode_behind, fused.encode_behind) if compiled else plain.encode_behind
-        self._velocity = fuse(plain.velocity, fused.velocity) if compiled else plain.velocity
+        self._clip, self._first_clip = record(fast("sample")), fast("sample_after")
+        self._clip_after = record(self._first_clip, resident=("held",))
+        self._encoded, self._velocity = fast("encode_behind"), fast("velocity")
 
     @property
     def dit(self) -> DiT:
@@ -104,16 +104,19 @@ class Denoiser:
         rows: tuple[Rows, ...],
         noise: Tensor,
         steps: int,
+        recurs: bool = True,
     ) -> Tensor:
         """New latents [n, C, h, w] behind the context that is `held` (`rolling` attention).
 
         clean: latents [c, C, h, w] that the first step encodes along the way. rows: where these and the new
-        latents go, and what they see. conditions: of the clean latents, then of the new ones.
+        latents go, and what they see. conditions: of the clean latents, then of the new ones. recurs: False
+        for the first clip of an era, which is not worth recording.
         """
         along = clean.transpose(0, 1)[None].to(conditions.plucker.dtype)
         start = noise.transpose(0, 1)[None].float()
         solver = Euler(flow_schedule(steps, self._shift))
-        return self._clip_after(self._told(conditions), along, held, rows, start, solver)[0].transpose(0, 1)
+        sample = self._clip_after if recurs else self._first_clip
+        return sample(self._told(conditions), along, held, rows, start, solver)[0].transpose(0, 1)
 
     def encode_behind(
         self, conditions: ClipConditions, clean: Tensor, held: HeldContext, rows: tuple[Rows, ...]

@@ -164,7 +164,8 @@ class RollingContext:
 
     def generate(self, memory: Memory, clip: Clip, noise: Tensor, steps: int) -> Tensor:
         """Clean new latents [n, C, h, w] of a clip, which must be in the memory before the next one."""
-        return self._denoiser.generate_after(*self._first_step(memory, clip), noise, steps)
+        step = self._first_step(memory, clip)
+        return self._denoiser.generate_after(*step, noise, steps, recurs=len(self.turns) > 1)
 
     def replay(self, memory: Memory, clip: Clip, turns: Sequence[Turn]) -> None:
         """Repeats the turns of an era; `clip` says what is told, its actions reach to the newest latent."""
