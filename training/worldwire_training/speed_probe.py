@@ -43,14 +43,13 @@ class Trial:
 
 
 TRIALS = (
-    Trial(384, 7, 2048),
-    Trial(384, 7, 2048, compile="none"),
-    Trial(384, 7, 2048, draws=1),
-    Trial(384, 7, 4096),
+    Trial(384, 7, 1024, compile="blocks"),
     Trial(384, 7, 1024),
-    Trial(448, 5, 2048),
-    Trial(320, 10, 2048),
+    Trial(384, 7, 1024, compile="none"),
     Trial(384, 7, 2048, compile="blocks"),
+    Trial(384, 7, 2048, draws=1),
+    Trial(448, 5, 1024),
+    Trial(320, 10, 1024),
 )
 
 

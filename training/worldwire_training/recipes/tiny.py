@@ -17,10 +17,10 @@ constant (the last 30 % decay).
     T="python -m worldwire_training.recipes.tiny"; W=/dev/shm/tiny
     V=runtime/worldwire_runtime/presets/tiny; A="--work $W --out OUT --vae $V"
     B="$A --init-from tiny --minutes 13 --set compile=blocks"
-    # call 1, 9.3 min: rendering and compiling 1.7, encoding 0.4, reading what was compiled 0.6, training 6
+    # call 1, 9.0 min: rendering and compiling 1.7, encoding 0.4, reading what was compiled 0.5, training 6
     timeout 200 $T warm $B & $T render --work $W --episodes 1536 --first-seed 10000 --workers 14; wait
     $T base $B --call-minutes 7.0
-    # call 2, 8.8 min: reading back 1.0, training 7 (the rate decays in the last 3.9), validation 0.3
+    # call 2, 8.8 min: reading back 0.7, training 7 (the rate decays in the last 3.9), validation 0.3
     $T base $B --resume --call-minutes 8.8
     # call 3, 9.5 min: distillation 6.5 after 1.2 of compiling, light decoders 0.6 each
     $T distill $A --minutes 6.5 --call-minutes 8.2; $T light $A --minutes 0.5
@@ -28,7 +28,8 @@ constant (the last 30 % decay).
 
 Then, on any machine: `worldwire eval --preset OUT/distill/world --json FILE`, and OUT/base/world. When `warm`
 fails, leave out `--set compile=blocks`. To begin again on a bare machine from what came back, say
-`--init-from OUT/base/world` or `--teacher OUT/base/world`. A second GPU can run `recipes.ablations`.
+`--init-from OUT/base/world` or `--teacher OUT/base/world`. What `warm` has compiled when it is cut
+off is kept. The ablations have a sitting of their own (`recipes.ablations`).
 
 Outputs: W/episodes, W/held_out, W/vae (vae.safetensors, vae.json, a contact sheet), W/latents (encoded once),
 W/compiled (torch.compile's cache), W/base and W/distill (checkpoint, curves, picture strips, and world/: the
