@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save as save_tensors
+from test_graphs import fake_record
 from torch.utils._pytree import tree_leaves
 from worlds import random_config, write_random_world
 
 from worldwire.errors import ConfigError, StateError
 from worldwire.inputs import Inputs
 from worldwire_runtime.config import ClipPlan
+from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model import action, attention, blocks
 from worldwire_runtime.model.sampler import euler, flow_schedule
 from worldwire_runtime.rolling import MOST_FRESH, Turn
@@ -29,8 +32,11 @@ PLANS = [ClipPlan(3, 4, 2, 3), ClipPlan(2, 3, 1, 2), ClipPlan(5, 4, 3, 0), ClipP
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
-    folder = write_random_world(tmp_path_factory.mktemp("world"), attention="rolling")
-    world = World.load(folder, device="cpu", precision="float32")
+    return small_world(tmp_path_factory.mktemp("world"), "cpu")
+
+
+def small_world(folder: Path, device: str) -> World:
+    world = World.load(write_random_world(folder, attention="rolling"), device=device, precision="float32")
     plans = {str(plan): plan for plan in PLANS}
     world.config = dataclasses.replace(
         world.config, rolling_latents=ERA, plans=plans, default_plan=str(PLANS[0])
@@ -279,6 +285,48 @@ def test_what_stands_at_unseen_places_changes_nothing(world):
             held[:, ~written] = torch.nan
     for ours, theirs in zip(walk(session, 4, 1), walk(twin, 4, 1), strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def recorded_world(world, monkeypatch, record=None):
+    """The world with clips as graphs, of a recorder that stands for a GPU's unless there is one."""
+    if record is not None:
+        monkeypatch.setattr("worldwire_runtime.denoiser.CudaRecorder", lambda: record)
+    denoiser = Denoiser(world.denoiser.dit, world.config.sampler.shift, graphs=True)
+    monkeypatch.setattr(world, "denoiser", denoiser)
+    return denoiser._clip_after
+
+
+def in_turn(world, steps: int) -> list[list[np.ndarray]]:
+    """Two sessions of one world, the second a branch of the first, that play in turn."""
+    one = world.session(PLANS[1])
+    one.reset(seed=6)
+    pictures = [walk(one, 3), []]
+    other = one.branch()
+    for step in range(steps):
+        pictures[0] += walk(one, 1, step)
+        pictures[1] += walk(other, 1, step + 2)
+    return pictures
+
+
+def test_recorded_clips_find_the_room_of_their_session(world, monkeypatch):
+    """In place, at other places in each clip, with memory newly chosen or not, from era to era."""
+    expected = in_turn(world, 24)
+    clips = recorded_world(world, monkeypatch, fake_record)
+    for ours, plain in zip(in_turn(world, 24), expected, strict=True):
+        assert all(np.array_equal(*pair) for pair in zip(ours, plain, strict=True))
+    assert clips.recordings >= 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_recorded_clips_find_the_room_of_their_session_on_a_gpu(tmp_path, monkeypatch):
+    world = small_world(tmp_path, "cuda")
+    expected = in_turn(world, 24)
+    clips = recorded_world(world, monkeypatch)
+    for ours, plain in zip(in_turn(world, 24), expected, strict=True):
+        for pair in zip(ours, plain, strict=True):
+            assert np.abs(np.subtract(*pair, dtype=np.int16)).max() <= 1
+    assert clips.recordings >= 2
 
 
 def test_attention_of_a_few_equals_the_definition():
