@@ -167,7 +167,10 @@ def announced(what: str, tell: Tell) -> Iterator[None]:
 
 @contextmanager
 def rows_at_once() -> Iterator[None]:
-    """What is compiled inside reads rows of up to `WIDEST_ROW_AT_ONCE` once, on a GPU."""
+    """What is compiled inside reads rows of up to `WIDEST_ROW_AT_ONCE` once, on a GPU.
+
+    For networks that sum up nothing but rows: where the compiler cannot tell, it is taken for one.
+    """
     from torch._inductor.choices import InductorChoices
     from torch._inductor.runtime.hints import ReductionHint
     from torch._inductor.virtualized import V
@@ -175,8 +178,9 @@ def rows_at_once() -> Iterator[None]:
     class Choices(InductorChoices):
         @staticmethod
         def should_use_persistent_reduction(features: Any, cooperative_reduction: bool) -> bool:
-            along = features.get_reduction_hint() == ReductionHint.INNER and not cooperative_reduction
-            if along and V.graph.sizevars.statically_known_leq(features.reduction_numel, WIDEST_ROW_AT_ONCE):
+            hint = features.get_reduction_hint()
+            is_row = hint in (ReductionHint.INNER, ReductionHint.DEFAULT) and not cooperative_reduction
+            if is_row and V.graph.sizevars.statically_known_leq(features.reduction_numel, WIDEST_ROW_AT_ONCE):
                 return True
             return InductorChoices.should_use_persistent_reduction(features, cooperative_reduction)
 
