@@ -116,12 +116,15 @@ def test_tasks_run_in_order_on_all_gpus_and_only_once(tmp_path: Path):
 def test_a_task_that_fails_is_named_after_all_others_ended(tmp_path: Path):
     tasks = [
         Task("bad", python("raise SystemExit(3)")),
+        Task("tried", python("raise SystemExit(3)"), optional=True),
         Task("waits", python("print('never')"), ("bad",)),
+        Task("goes on", python("print('without')"), ("tried",)),
         Task("good", python("print('fine')")),
     ]
-    with pytest.raises(AblationError, match="bad, waits"):
+    with pytest.raises(AblationError, match="bad, tried, waits"):
         run_tasks(tasks, tmp_path, gpus=1, jobs=1)
     assert "fine" in (tmp_path / "good.log").read_text()
+    assert "without" in (tmp_path / "goes on.log").read_text()
     assert not (tmp_path / "waits.log").exists()
 
 

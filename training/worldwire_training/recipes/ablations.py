@@ -26,7 +26,7 @@ Calls 2 and 3 wait and take along what is there; any row that is measured is in 
 Expected, in minutes from the start (not yet run):
 
     0 - 2.3    episodes are rendered, the shapes of `full` compiled
-    2.5 - 7.5  full, no_memory, no_memory_errors, no_errors (4 minutes each); the shapes of the fresh rows
+    2.5 - 7.5  full, no_memory, no_memory_errors, no_errors (4 minutes each); what the fresh rows compile
     7.5 - 11   these measured (16,000 frames, about 3 minutes each); `full` distilled until 13
     8 - 17     fresh, plain_rope, joint, rolling trained and measured; light decoders; two experts
     13 - 20    student, INT8 and 50 guided steps measured; loss by noise level
@@ -35,8 +35,8 @@ Expected, in minutes from the start (not yet run):
 What is honest. Rows that change the data (memory, errors, contexts) continue the shipped weights, which were
 trained with everything on; what they bring is thus underestimated, never overstated. The rows that change the
 network (rope, attention) begin at random and are compared with `fresh`, which has had the same minutes;
-their figures say nothing about a finished model. Attention modes cost differently: the record has
-each row's steps. Experts have had half the minutes each.
+their figures say nothing about a finished model, and no contexts of their own. Attention modes cost
+differently: the table has each row's steps. Experts have had half the minutes each.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ TUNING_RATE = "1e-3"
 """Of variants that continue trained weights: a third of the first training's."""
 BOUNDARY = 0.9286
 """Noise level at which the experts take turns: `experts.expert_boundary(3, 3.0)`."""
+FRESH = ("own_context.share=0.0",)
+"""Contexts that a network makes in its first minutes teach nothing, and would double what compiles."""
 POLL_S = 0.2
 NOT_BEGUN = -1
 """In the place of an exit status, of a task whose needs have failed."""
@@ -124,19 +126,22 @@ VARIANTS: dict[str, Variant] = {
         "error buffer and own contexts off (3.1)",
         ("noise.error_gamma=0.0", "own_context.share=0.0", "noise.context_sigma=0.0"),
     ),
-    "fresh": Variant("from nothing: everything on", fresh=True),
+    "fresh": Variant("from nothing: cached attention, perturbed RoPE", FRESH, fresh=True),
     "plain_rope": Variant(
-        "from nothing: perturbed RoPE off (3.2)", ("world.dit.sigma_theta=0.0",), fresh=True, own_shapes=True
+        "from nothing: perturbed RoPE off (3.2)",
+        (*FRESH, "world.dit.sigma_theta=0.0"),
+        fresh=True,
+        own_shapes=True,
     ),
     "joint": Variant(
         "from nothing: joint attention",
-        ("world.dit.attention=joint", "noise.draws=1"),
+        (*FRESH, "world.dit.attention=joint", "noise.draws=1"),
         fresh=True,
         own_shapes=True,
     ),
     "rolling": Variant(
         "from nothing: rolling attention",
-        ("world.dit.attention=rolling",),
+        (*FRESH, "world.dit.attention=rolling"),
         rolling,
         fresh=True,
         own_shapes=True,
@@ -212,11 +217,15 @@ def shape_tables(shapes: Sequence[Shape]) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """A process with a GPU for itself or a part of one; it begins when the tasks `after` have succeeded."""
+    """A process with a GPU for itself or a part of one; it begins when the tasks `after` have succeeded.
+
+    optional: others go on without its success.
+    """
 
     name: str
     command: tuple[str, ...]
     after: tuple[str, ...] = ()
+    optional: bool = False
 
 
 def plan(args: argparse.Namespace) -> list[Task]:
@@ -254,7 +263,8 @@ def train_task(name: str, args: argparse.Namespace) -> Task:
 def warm_task(name: str, args: argparse.Namespace) -> Task:
     """The compilation of the shapes that only this variant has."""
     settings = [*_settings(VARIANTS[name], args), *args.set]
-    return Task(f"warm_{name}", (*_tiny("warm", args), "--jobs", str(args.warm_jobs), *_set(settings)))
+    command = (*_tiny("warm", args), "--jobs", str(args.warm_jobs), *_set(settings))
+    return Task(f"warm_{name}", command, optional=True)
 
 
 def distill_task(args: argparse.Namespace) -> Task:
@@ -349,7 +359,7 @@ def run_tasks(tasks: Sequence[Task], folder: Path, gpus: int, jobs: int) -> None
     the end when one failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    planned = {task.name for task in tasks}
+    planned = {task.name: task for task in tasks}
     ended = {name: 0 for name in planned if (folder / f"{name}.done").exists()}
     waiting = [task for task in tasks if task.name not in ended]
     places = [gpu for _ in range(jobs) for gpu in range(gpus)]
@@ -361,11 +371,11 @@ def run_tasks(tasks: Sequence[Task], folder: Path, gpus: int, jobs: int) -> None
                 places.append(gpu)
                 ended[name] = _ended(name, process.returncode, folder)
         for task in list(waiting):
-            needed = [ended.get(name) for name in task.after if name in planned]
-            if any(needed):
+            needed = [planned[name] for name in task.after if name in planned]
+            if any(ended.get(other.name) and not other.optional for other in needed):
                 waiting.remove(task)
                 ended[task.name] = _ended(task.name, NOT_BEGUN, folder)
-            elif places and None not in needed:
+            elif places and all(other.name in ended for other in needed):
                 waiting.remove(task)
                 gpu = places.pop(0)
                 running[task.name] = (_start(task, folder, gpu), gpu)
