@@ -8,7 +8,7 @@ Shapes are those of the 5B world at 704x1280: width 3072, feed-forward 14336, 88
 in a later clip, 10 of them new; rolling, 1 or 2 latents at a time over 10. Our kernels are timed with each of
 their candidates for tiles, beside the libraries'. Random data; medians of device time, each run with a cold
 L2 cache. Errors are relative to float64 on some rows. A case that fails is reported as failed and costs no
-other case. First of all, Triton compiles, in parallel.
+other case. First of all, Triton compiles, in parallel. The last group has a kernel that no GPU has run yet.
 """
 
 from __future__ import annotations
@@ -179,18 +179,31 @@ def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int) -> Iterator
 def label(tiles: Tiles) -> str:
     """Tiles in few letters."""
     depth = f"x{tiles.depth}" if tiles.depth else ""
-    flags = " persistent" * tiles.persistent + " apart" * tiles.apart
+    flags = " persistent" * tiles.persistent + " apart" * tiles.apart + " specialised" * tiles.specialised
     return f"{tiles.rows}x{tiles.columns}{depth} w{tiles.warps} s{tiles.stages}{flags}"
 
 
 def attention_cases(sizes: Sizes, device: str) -> Iterator[Case]:
     """Self-attention of a whole clip, of its new latents, and rolling: of one and of two new latents."""
+    for queries, tokens in attention_shapes(sizes):
+        yield from attending_cases(sizes, device, queries, tokens, specialised=False)
+
+
+def specialised_cases(sizes: Sizes, device: str) -> Iterator[Case]:
+    """The same by `flash_specialised`, in a group of its own, the last: it has run on no GPU yet."""
+    for queries, tokens in attention_shapes(sizes) if device == "cuda" else ():
+        yield from attending_cases(sizes, device, queries, tokens, specialised=True)
+
+
+def attention_shapes(sizes: Sizes) -> tuple[tuple[int, int], ...]:
+    """Queries and keys."""
     whole, new, one, two = sizes.rows
-    for queries, tokens in ((whole, whole), (new, whole), (one, new), (two, new)):
-        yield from attending_cases(sizes, device, queries, tokens)
+    return (whole, whole), (new, whole), (one, new), (two, new)
 
 
-def attending_cases(sizes: Sizes, device: str, queries: int, tokens: int) -> Iterator[Case]:
+def attending_cases(
+    sizes: Sizes, device: str, queries: int, tokens: int, *, specialised: bool
+) -> Iterator[Case]:
     """One shape. Keys have an offset per channel, as keys of real networks do."""
     width = sizes.dim // sizes.heads
     checked = min(queries, CHECKED_ROWS)
@@ -241,7 +254,9 @@ def attending_cases(sizes: Sizes, device: str, queries: int, tokens: int) -> Ite
         **{f"ours {label(tiles)}, scores of 16 bits": kernel(tiles, scores="16-bit") for tiles in choice[:1]},
         **{f"ours {label(tiles)}, 16-bit values": kernel(tiles, fp8_values=False) for tiles in choice[:1]},
     }
-    if queries == tokens:
+    if specialised:
+        methods = {f"ours {label(tiles)}": kernel(tiles) for tiles in flash.SPECIALISED}
+    elif queries == tokens:
         methods[f"ours {label(choice[0])}, with preparation"] = with_preparation
     operations = 4.0 * sizes.dim * queries * tokens
     for name, by in methods.items():
@@ -346,6 +361,7 @@ GROUPS: Final = {
     "gemm": gemm_cases,
     "prologue": prologue_cases,
     "feed-forward": block_cases,
+    "specialised": specialised_cases,
 }
 
 

@@ -20,8 +20,10 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
 
-from worldwire_runtime.kernels import flash, gemm, prologue
+from worldwire_runtime.kernels import flash, flash_specialised, gemm, prologue
 
 HOPPER = GPUTarget("cuda", 90, 32)
 HEAD, NARROW_HEAD = 128, 16
@@ -30,19 +32,20 @@ RESULTS = {"bf16": (torch.bfloat16, tl.bfloat16), "fp32": (torch.float32, tl.flo
 ALIGNED = ("M", "N", "K", "queries", "tokens", "gate_stride", "out_head", "out_token", "out_batch")
 
 
-def compiled(kernel, types, constants, tiles=None):
+def compiled(kernel, types, constants, tiles=None, **options):
     """One kernel: shared memory, matrix instructions, registers of a thread and spilled bytes."""
     types = dict.fromkeys(constants, "constexpr") | types
     signature = {name: types.get(name, "i32") for name in kernel.arg_names}
     places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
     aligned = [name for name in signature if signature[name].startswith("*") or name in ALIGNED]
-    source = ASTSource(
+    source = (GluonASTSource if kernel.is_gluon() else ASTSource)(
         fn=kernel,
         signature=signature,
         constexprs={places[name]: value for name, value in constants.items()},
         attrs={places[name]: [["tt.divisibility", 16]] for name in aligned if name not in constants},
     )
-    options = {"num_warps": tiles.warps, "num_stages": tiles.stages} if tiles else {}
+    if tiles:
+        options |= {"num_warps": tiles.warps, "num_stages": tiles.stages}
     built = triton.compile(source, target=HOPPER, options=options)
     ptx = built.asm["ptx"]
     return {
@@ -54,7 +57,7 @@ def compiled(kernel, types, constants, tiles=None):
 
 
 def assembled(ptx: str) -> dict[str, int]:
-    """Registers of a thread and bytes of spill stores, by the assembler's own report."""
+    """The assembler's report: a thread's registers, spilled bytes, whether it serialised matrix products."""
     assembler = get_ptxas(HOPPER.arch).path  # the one that fits what this Triton writes
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
@@ -65,10 +68,11 @@ def assembled(ptx: str) -> dict[str, int]:
             text=True,
             check=True,
         )
-    return {
+    found = {
         name: int(re.search(rf"(\d+) {words}", done.stderr)[1])
         for name, words in (("registers", "registers"), ("spilled", "bytes spill stores"))
     }
+    return found | {"serialised": int("instructions are serialized" in done.stderr)}
 
 
 def product(kind, result="bf16", gated=False, tiles=None):
@@ -121,6 +125,31 @@ def attention(tiles, head):
     return compiled(flash.flash_kernel, types, constants, tiles)
 
 
+def specialised(tiles, head):
+    rows = tiles.rows // flash_specialised.GROUPS
+
+    def described(kind, block):
+        layout = gl.NVMMASharedLayout.get_default_for(block, {"i8": gl.int8, "fp8e4nv": gl.float8e4nv}[kind])
+        return f"tensordesc<{kind}{block},{layout!r}>"
+
+    types = {
+        "query_desc": described("i8", [rows, head]),
+        "key_desc": described("i8", [tiles.columns, head]),
+        "value_desc": described("fp8e4nv", [head, tiles.columns]),
+        "out": "*bf16",
+    } | dict.fromkeys(("query_scale", "value_scale"), "*fp32")
+    constants = {
+        "D": head,
+        "ROWS": rows,
+        "TILE_K": tiles.columns,
+        "STAGES": tiles.stages,
+        "INTEGER": True,
+        "SHIFT": flash.SHIFT,
+    }
+    kernel, limit = flash_specialised.specialised_kernel, flash_specialised.REGISTERS_AT_START
+    return compiled(kernel, types, constants, tiles, maxnreg=limit)
+
+
 def norm():
     types = dict.fromkeys(("x", "shift", "scale", "row_scale"), "*fp32") | {"values": "*i8", "eps": "fp32"}
     constants = {
@@ -143,6 +172,8 @@ def every_candidate():
         yield f"gated, {tiles}", product("i8", "fp32", gated=True, tiles=tiles)
     for tiles in flash.CANDIDATES:
         yield f"attention, {tiles}", attention(tiles, HEAD)
+    for tiles in flash.SPECIALISED:
+        yield f"attention, {tiles}", specialised(tiles, HEAD)
 
 
 if __name__ == "__main__":
@@ -155,6 +186,7 @@ if __name__ == "__main__":
         "attention": attention(flash.CANDIDATES[0], HEAD),
         "attention, two programs beside each other": attention(flash.CANDIDATES[2], HEAD),
         "attention of narrow heads": attention(flash.CANDIDATES[0], NARROW_HEAD),
+        "attention, specialised": specialised(flash.SPECIALISED[0], HEAD),
         "norm": norm(),
     }
     if "--all" in sys.argv:

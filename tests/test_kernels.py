@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # exp in
 KINDS = pytest.mark.parametrize("kind", [INT8, FP8], ids=lambda kind: kind.name)
 ON_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="the interpreter runs no tiles of a GPU's size")
 EVERY_GEMM = tuple(dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES)))
-EVERY_GATED, EVERY_ATTENTION = gemm.GATED_CANDIDATES, flash.CANDIDATES
+EVERY_GATED, EVERY_ATTENTION = gemm.GATED_CANDIDATES, (*flash.CANDIDATES, *flash.SPECIALISED)
 # On the GPU fp8 products are summed in fewer bits than float32.
 SUM_ERROR = {"int8": 1e-6, "fp8": 1e-6 if DEVICE == "cpu" else 2e-3}
 
@@ -311,3 +311,4 @@ def test_kernels_compile_for_hopper_without_a_gpu(tmp_path):
         assert kernel["shared"] <= 227 * 1024, name
         assert kernel["spilled"] == 0, name
         assert name == "norm" or (kernel["wgmma"] and kernel["copies"]), name
+        assert not kernel["serialised"], name

@@ -23,6 +23,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from worldwire_runtime.kernels import flash_specialised
 from worldwire_runtime.kernels.attention import PROBABILITY_RANGE
 from worldwire_runtime.kernels.gemm import DTYPES
 from worldwire_runtime.kernels.tuning import Tiles, gpu_name, tuner
@@ -38,6 +39,11 @@ CANDIDATES = (
     Tiles(64, 64, 0, warps=4, stages=3),
 )
 """columns: keys of one step; depth is the head's width."""
+SPECIALISED = (
+    Tiles(128, 128, 0, warps=4, stages=5, specialised=True),
+    Tiles(128, 64, 0, warps=4, stages=8, specialised=True),
+)
+"""Of `flash_specialised`. Only where asked for by name: no GPU has run it yet."""
 SMALL = Tiles(16, 64, 0, warps=4, stages=1, apart=True)
 """For Triton's interpreter."""
 LEAST_WIDTH = 32
@@ -233,6 +239,9 @@ def _launch(
     tiles: Tiles,
 ) -> None:
     batch, heads, queries, width = query.shape
+    if tiles.specialised:
+        flash_specialised.launch(query, key, value, *scales, tokens, out, tiles, SHIFT)
+        return
     fp8 = scales[1] is not None
     value_tile = [width, tiles.columns] if fp8 else [tiles.columns, width]
     flash_kernel[(triton.cdiv(queries, tiles.rows), batch * heads)](

@@ -35,7 +35,7 @@ class Tiles:
     """How a kernel is cut: tile rows and columns, depth of one step, warps, pipelined steps.
 
     persistent: one program per multiprocessor works through many tiles. apart: sums of a step are kept apart
-    before they join the others.
+    before they join the others. specialised: groups of warps have different roles.
     """
 
     rows: int
@@ -45,6 +45,7 @@ class Tiles:
     stages: int
     persistent: bool = False
     apart: bool = False
+    specialised: bool = False
 
 
 class Tuner:
