@@ -265,6 +265,7 @@ class Server:
         """A connection that still stands gives its sessions to the one that names its token."""
         older = self._clients.with_token(token)
         if older is not None:
+            self._give_work()  # what it asked for just before it broke is under way, too
             self._router.send(older, Bye(reason="another connection has taken over its sessions"))
             self._lose(older)
 
