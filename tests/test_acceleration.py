@@ -168,12 +168,18 @@ def walk(world: World) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("width", "inner", "at_once"), [(3072, True, True), (14336, True, False), (3072, False, False)]
+    ("width", "hint", "sums", "at_once"),
+    [
+        (3072, "INNER", 2, True),
+        (14336, "INNER", 1, False),
+        (3072, "DEFAULT", 1, True),
+        (3072, "DEFAULT", 2, False),
+    ],
 )
-def test_rows_of_the_network_are_read_once(width, inner, at_once):
-    hint = ReductionHint.INNER if inner else ReductionHint.OUTER
+def test_rows_of_the_network_are_read_once(width, hint, sums, at_once):
     features = SimpleNamespace(
-        get_reduction_hint=lambda: hint,
+        get_reduction_hint=lambda: ReductionHint[hint],
+        reduction_nodes=lambda: [None] * sums,
         reduction_numel=sympy.Integer(width),
         numel=sympy.Integer(100 * width),
     )

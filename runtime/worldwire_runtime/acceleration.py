@@ -169,7 +169,8 @@ def announced(what: str, tell: Tell) -> Iterator[None]:
 def rows_at_once() -> Iterator[None]:
     """What is compiled inside reads rows of up to `WIDEST_ROW_AT_ONCE` once, on a GPU.
 
-    For networks that sum up nothing but rows: where the compiler cannot tell, it is taken for one.
+    Several sums of scattered reads, of queries and keys that are rotated, are not among them: both rows at
+    once would leave a multiprocessor with registers for nothing else.
     """
     from torch._inductor.choices import InductorChoices
     from torch._inductor.runtime.hints import ReductionHint
@@ -179,7 +180,8 @@ def rows_at_once() -> Iterator[None]:
         @staticmethod
         def should_use_persistent_reduction(features: Any, cooperative_reduction: bool) -> bool:
             hint = features.get_reduction_hint()
-            is_row = hint in (ReductionHint.INNER, ReductionHint.DEFAULT) and not cooperative_reduction
+            one = hint == ReductionHint.DEFAULT and len(features.reduction_nodes()) == 1
+            is_row = (hint == ReductionHint.INNER or one) and not cooperative_reduction
             if is_row and V.graph.sizevars.statically_known_leq(features.reduction_numel, WIDEST_ROW_AT_ONCE):
                 return True
             return InductorChoices.should_use_persistent_reduction(features, cooperative_reduction)
