@@ -1,11 +1,13 @@
-"""How long the VAE decoder takes for 40 frames of 720p at each pruning, and beside a denoising network.
+"""How long the VAE decoder takes for 40 frames of 720p, in its forms, and beside a denoising network.
 
-    python benchmarks/decoder.py --json decoder.json          # on the GPU if there is one
+    python benchmarks/decoder.py --json decoder.json          # on a GPU: within 120 s
     python benchmarks/decoder.py --device cpu --small         # does it run
 
-Random weights in the released shapes. `one`: ten calls of one latent, as a session decodes; `ten`: one call.
-`beside` is what decoding on a second stream could win: a matrix product that fills the chip and the decoder,
-each alone and both at once.
+Random weights in the released shapes; the first line is what a session on a GPU runs. `at_once`: latents of
+one call, of ten in all. `graphs`: replayed as a CUDA graph. `measured`: cuDNN tries its algorithms. `form`:
+of the causal convolutions (`worldwire_runtime.convolutions`). `host_ms`: until everything is launched.
+`settling_s`: compiling, measuring and recording. `beside`: a matrix product that fills the chip and the
+decoder on a stream of high priority, each alone and both at once.
 """
 
 from __future__ import annotations
@@ -17,35 +19,76 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from worldwire_runtime.benchmark import commit
 from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.convolutions import PRODUCTS, TAPS, VOLUME, Form
 from worldwire_runtime.decoder import Decoder
+from worldwire_runtime.graphs import WARM_CALLS
 from worldwire_runtime.machine import pick_device
 from worldwire_runtime.model.checkpoint import load_into
 from worldwire_runtime.model.random_weights import random_tensors
 from worldwire_runtime.model.vae import VAE
 from worldwire_runtime.sources import CONFIG_FILE, preset_folder
 
-PRUNINGS = (0.75, 0.5, 0.0)
 LATENTS = 10
-WARM_RUNS, TIMED_RUNS = 4, 5
-PRODUCT_SIZE, PRODUCTS = 8192, 60
+LEAST_WARM_RUNS, TIMED_RUNS = 2, 5
+PRODUCT_SIZE, PRODUCTS_RUN = 8192, 60
+BUDGET_S = 100.0
+"""No line is begun later: the last one has its time, too."""
 
 
-def decoder_of(config: WorldConfig, pruning: float, device: torch.device, compiled: bool) -> Decoder:
+@dataclass(frozen=True)
+class Line:
+    """One way of decoding."""
+
+    pruning: float = 0.75
+    compiled: bool = True
+    graphs: bool = True
+    measured: bool = True
+    form: Form = PRODUCTS
+    at_once: int = 1
+
+
+LINES = (
+    Line(),
+    Line(graphs=False),
+    Line(form=TAPS),
+    Line(measured=False),
+    Line(form=VOLUME),
+    Line(pruning=0.5),
+    Line(pruning=0.0),
+    Line(at_once=2),
+    Line(at_once=LATENTS),
+    Line(form=TAPS, graphs=False, measured=False),
+    Line(compiled=False, graphs=False, form=TAPS),
+)
+"""The most telling first: there may be no time for the others."""
+SMALL_LINES = tuple(
+    Line(pruning, False, False, False, form) for pruning in (0.75, 0.0) for form in (TAPS, PRODUCTS, VOLUME)
+)
+
+
+def decoder_of(config: WorldConfig, line: Line, device: torch.device) -> Decoder:
     """A decoder with random weights; the encoder stays on no device."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    with torch.device("meta"):
-        vae = VAE(replace(config.vae, pruning_rate=pruning, encoder_pruning_rate=0.0))
+    vae = empty_vae(config, line.pruning)
     load_into(vae, dict(random_tensors(vae, dtype, torch.Generator(device).manual_seed(0))), assign=True)
-    return Decoder(vae.to(device, dtype).eval().requires_grad_(False), compiled=compiled)
+    vae = vae.to(device, dtype).eval().requires_grad_(False)
+    return Decoder(vae, compiled=line.compiled, graphs=line.graphs, measured=line.measured, form=line.form)
+
+
+def empty_vae(config: WorldConfig, pruning: float) -> VAE:
+    """Shapes alone."""
+    with torch.device("meta"):
+        return VAE(replace(config.vae, pruning_rate=pruning, encoder_pruning_rate=0.0))
 
 
 def decoding(decoder: Decoder, latents: Tensor, at_once: int) -> Callable[[], None]:
@@ -60,55 +103,80 @@ def decoding(decoder: Decoder, latents: Tensor, at_once: int) -> Callable[[], No
     return run
 
 
-def median_ms(run: Callable[[], None], device: torch.device) -> float:
-    """Of some runs after warm ones, the device's work included."""
-    times = []
-    for _ in range(WARM_RUNS + TIMED_RUNS):
+def tflop(config: WorldConfig, pruning: float) -> float:
+    """Of the convolutions and products of all latents, in a stream that has begun."""
+    vae, (rows, columns) = empty_vae(config, pruning), config.latent_hw
+    vae.latent_mean, vae.latent_std = vae.latent_mean.to("meta"), vae.latent_std.to("meta")
+    latents = torch.empty(1, config.dit.in_dim, 1, rows, columns, device="meta")
+    with torch.inference_mode():
+        _, cache = vae.decode(latents)
+        with FlopCounterMode(display=False) as counter:
+            vae.decode(latents, cache)
+    return round(counter.get_total_flops() * LATENTS / 1e12, 2)
+
+
+def timed(run: Callable[[], None], device: torch.device, warm_runs: int = LEAST_WARM_RUNS) -> dict[str, Any]:
+    """Milliseconds, a median of some runs after warm ones, and of them until the host was done."""
+    whole, host = [], []
+    for _ in range(warm_runs + TIMED_RUNS):
         _wait(device)
         start = time.perf_counter()
         run()
+        host.append((time.perf_counter() - start) * 1000)
         _wait(device)
-        times.append((time.perf_counter() - start) * 1000)
-    return round(statistics.median(times[WARM_RUNS:]), 3)
+        whole.append((time.perf_counter() - start) * 1000)
+    return {
+        "ms": round(statistics.median(whole[warm_runs:]), 3),
+        "host_ms": round(statistics.median(host[warm_runs:]), 3),
+        "settling_s": round(sum(whole[:warm_runs]) / 1000, 1),
+    }
 
 
-def measure(config: WorldConfig, device: torch.device, pruning: float, compiled: bool) -> dict[str, Any]:
-    """Milliseconds of one decoder in both ways of calling."""
-    facts: dict[str, Any] = {"pruning": pruning, "compiled": compiled}
+def measure(config: WorldConfig, device: torch.device, line: Line) -> dict[str, Any]:
+    """What one way of decoding takes."""
+    facts: dict[str, Any] = asdict(line) | {"tflop": tflop(config, line.pruning)}
     rows, columns = config.latent_hw
     latents = torch.randn(LATENTS, config.dit.in_dim, rows, columns, device=device)
+    calls_of_a_run = -(-LATENTS // line.at_once)
+    warm_runs = max(LEAST_WARM_RUNS, -(-(WARM_CALLS + 2) // calls_of_a_run))
     try:
-        for name, at_once in (("one_ms", 1), ("ten_ms", LATENTS)):
-            decoder = decoder_of(config, pruning, device, compiled)
-            facts[name] = median_ms(decoding(decoder, latents, at_once), device)
+        decoder = decoder_of(config, line, device)
+        facts |= timed(decoding(decoder, latents, line.at_once), device, warm_runs)
     except Exception as failure:  # one decoder that does not fit must not lose the others
         facts["failed"] = "".join(traceback.format_exception_only(failure)).strip()[:500]
     return facts
 
 
 def beside(config: WorldConfig, device: torch.device) -> dict[str, Any]:
-    """Milliseconds of products alone, of the 75 % decoder alone, and of both on two streams of a GPU."""
+    """Milliseconds of products alone, of the decoder alone, of both at once, and of the decoder in that."""
     rows, columns = config.latent_hw
     latents = torch.randn(LATENTS, config.dit.in_dim, rows, columns, device=device)
-    decode = decoding(decoder_of(config, PRUNINGS[0], device, compiled=True), latents, 1)
+    decoder = decoder_of(config, LINES[0], device)
+    assert decoder.lane is not None
+    decode, lane = decoding(decoder, latents, 1), decoder.lane.stream
     left, right = (
         torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device=device, dtype=torch.bfloat16) for _ in range(2)
     )
-    second = torch.cuda.Stream(device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def products() -> None:
-        for _ in range(PRODUCTS):
+        for _ in range(PRODUCTS_RUN):
             left @ right
 
     def both() -> None:
-        second.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(second):
-            decode()
+        lane.wait_stream(torch.cuda.current_stream(device))
         products()
-        torch.cuda.current_stream(device).wait_stream(second)
+        with torch.cuda.stream(lane):
+            start.record()
+            decode()
+            end.record()
+        torch.cuda.current_stream(device).wait_stream(lane)
 
-    alone = {"products_ms": median_ms(products, device), "decoder_ms": median_ms(decode, device)}
-    return alone | {"both_ms": median_ms(both, device)}
+    facts = {"decoder_ms": timed(decode, device)["ms"], "products_ms": timed(products, device)["ms"]}
+    return facts | {
+        "both_ms": timed(both, device)["ms"],
+        "decoder_in_both_ms": round(start.elapsed_time(end), 3),
+    }
 
 
 def main() -> int:
@@ -118,8 +186,10 @@ def main() -> int:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--small", action="store_true", help="the shipped world's sizes, uncompiled")
+    parser.add_argument("--budget-s", type=float, default=BUDGET_S, help="begin no line later (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures there")
     args = parser.parse_args()
+    begun = time.perf_counter()
     device = pick_device(args.device)
     config = WorldConfig.from_file(preset_folder("tiny" if args.small else "5b-720p") / CONFIG_FILE)
     result: dict[str, Any] = {
@@ -136,13 +206,15 @@ def main() -> int:
         if args.json is not None:
             args.json.write_text(json.dumps(result, indent=2) + "\n")
 
-    for pruning in PRUNINGS:
-        for compiled in (False,) if args.small else (False, True):
-            result["decoders"].append(measure(config, device, pruning, compiled))
-            note(result["decoders"][-1])
-    if device.type == "cuda":
-        result["beside"] = beside(config, device)
-        note(result["beside"])
+    for number, line in enumerate(SMALL_LINES if args.small else LINES):
+        if time.perf_counter() - begun > args.budget_s:
+            result["decoders"].append(asdict(line) | {"left_out": "no time left"})
+        else:
+            result["decoders"].append(measure(config, device, line))
+        note(result["decoders"][-1])
+        if number == 0 and device.type == "cuda":
+            result["beside"] = beside(config, device)
+            note(result["beside"])
     return 1 if any("failed" in line for line in result["decoders"]) else 0
 
 
