@@ -112,18 +112,18 @@ class Result:
 
 def gemm_cases(sizes: Sizes, device: str) -> Iterator[Case]:
     """Every product of a block, by the libraries and by our kernel."""
-    layers = {
-        (sizes.dim, sizes.dim),
-        (sizes.dim, 3 * sizes.dim),
-        (sizes.dim, sizes.ffn),
-        (sizes.ffn, sizes.dim),
-    }
     for rows in sizes.rows:
-        for inputs, outputs in sorted(layers):
-            yield from product_cases(sizes, device, rows, inputs, outputs)
+        for inputs, outputs in layers(sizes):
+            yield from product_cases(sizes, device, rows, inputs, outputs, specialised=False)
 
 
-def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int) -> Iterator[Case]:
+def layers(sizes: Sizes) -> list[tuple[int, int]]:
+    """Inputs and outputs of a block's linear layers."""
+    dim, ffn = sizes.dim, sizes.ffn
+    return sorted({(dim, dim), (dim, 3 * dim), (dim, ffn), (ffn, dim)})
+
+
+def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int, *, specialised: bool) -> Iterator[Case]:
     """One shape."""
     dtype = sizes.dtype
 
@@ -169,9 +169,12 @@ def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int) -> Iterator
         return Case("gemm", name, f"{M}x{K}x{N}{' GELU' * gelu}", 2.0 * M * K * N, prepare)
 
     gelu = sizes.ffn == N
-    yield case("16-bit, library", plain)
-    yield case("fp8, torch._scaled_mm", lambda: eight(FP8, library))
-    choice = gemm.candidates(M, dtype, False) if device == "cuda" else (gemm.SMALL,)
+    if specialised:
+        choice = gemm.SPECIALISED
+    else:
+        choice = gemm.candidates(M, dtype, False) if device == "cuda" else (gemm.SMALL,)
+        yield case("16-bit, library", plain)
+        yield case("fp8, torch._scaled_mm", lambda: eight(FP8, library))
     for tiles in choice:
         yield case(f"int8, ours {label(tiles)}", lambda tiles=tiles: eight(INT8, ours(tiles)))
 
@@ -190,9 +193,14 @@ def attention_cases(sizes: Sizes, device: str) -> Iterator[Case]:
 
 
 def specialised_cases(sizes: Sizes, device: str) -> Iterator[Case]:
-    """The same by `flash_specialised`, in a group of its own, the last: it has run on no GPU yet."""
-    for queries, tokens in attention_shapes(sizes) if device == "cuda" else ():
+    """Attention and products by kernels with roles for warps: the last group, as no GPU has run them."""
+    if device != "cuda":
+        return
+    for queries, tokens in attention_shapes(sizes):
         yield from attending_cases(sizes, device, queries, tokens, specialised=True)
+    for rows in sizes.rows:
+        for inputs, outputs in layers(sizes):
+            yield from product_cases(sizes, device, rows, inputs, outputs, specialised=True)
 
 
 def attention_shapes(sizes: Sizes) -> tuple[tuple[int, int], ...]:

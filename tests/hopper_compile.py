@@ -23,9 +23,10 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from worldwire_runtime.kernels import flash, flash_specialised, gemm, prologue
+from worldwire_runtime.kernels import flash, flash_specialised, gemm, gemm_specialised, prologue
 
 HOPPER = GPUTarget("cuda", 90, 32)
+GLUON_TYPES = {"i8": gl.int8, "fp8e4nv": gl.float8e4nv, "bf16": gl.bfloat16}
 HEAD, NARROW_HEAD = 128, 16
 MANY_ROWS = 16_720
 RESULTS = {"bf16": (torch.bfloat16, tl.bfloat16), "fp32": (torch.float32, tl.float32)}
@@ -125,13 +126,36 @@ def attention(tiles, head):
     return compiled(flash.flash_kernel, types, constants, tiles)
 
 
-def specialised(tiles, head):
+def described(kind, block):
+    """The type of a descriptor as Gluon names it."""
+    layout = gl.NVMMASharedLayout.get_default_for(block, GLUON_TYPES[kind])
+    return f"tensordesc<{kind}{block},{layout!r}>"
+
+
+def specialised_product(tiles):
+    rows = tiles.rows // gemm_specialised.GROUPS
+    types = {
+        "x_desc": described("i8", [rows, tiles.depth]),
+        "w_desc": described("i8", [tiles.columns, tiles.depth]),
+        "y_desc": described("bf16", [rows, tiles.columns]),
+        "bias": "*bf16",
+    } | dict.fromkeys(("x_scale", "w_scale"), "*fp32")
+    constants = {
+        "ROWS": rows,
+        "COLUMNS": tiles.columns,
+        "DEPTH": tiles.depth,
+        "STAGES": tiles.stages,
+        "GROUP": gemm.GROUP_ROWS,
+        "INTEGER": True,
+        "HAS_BIAS": True,
+        "GELU": True,
+    }
+    kernel, limit = gemm_specialised.specialised_kernel, gemm_specialised.REGISTERS_AT_START
+    return compiled(kernel, types, constants, tiles, maxnreg=limit)
+
+
+def specialised_attention(tiles, head):
     rows = tiles.rows // flash_specialised.GROUPS
-
-    def described(kind, block):
-        layout = gl.NVMMASharedLayout.get_default_for(block, {"i8": gl.int8, "fp8e4nv": gl.float8e4nv}[kind])
-        return f"tensordesc<{kind}{block},{layout!r}>"
-
     types = {
         "query_desc": described("i8", [rows, head]),
         "key_desc": described("i8", [tiles.columns, head]),
@@ -173,7 +197,7 @@ def every_candidate():
     for tiles in flash.CANDIDATES:
         yield f"attention, {tiles}", attention(tiles, HEAD)
     for tiles in flash.SPECIALISED:
-        yield f"attention, {tiles}", specialised(tiles, HEAD)
+        yield f"attention, {tiles}", specialised_attention(tiles, HEAD)
 
 
 if __name__ == "__main__":
@@ -186,7 +210,8 @@ if __name__ == "__main__":
         "attention": attention(flash.CANDIDATES[0], HEAD),
         "attention, two programs beside each other": attention(flash.CANDIDATES[2], HEAD),
         "attention of narrow heads": attention(flash.CANDIDATES[0], NARROW_HEAD),
-        "attention, specialised": specialised(flash.SPECIALISED[0], HEAD),
+        "attention, specialised": specialised_attention(flash.SPECIALISED[0], HEAD),
+        "int8, specialised": specialised_product(gemm.SPECIALISED[0]),
         "norm": norm(),
     }
     if "--all" in sys.argv:

@@ -22,7 +22,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # exp in the interpreter
 KINDS = pytest.mark.parametrize("kind", [INT8, FP8], ids=lambda kind: kind.name)
 ON_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="the interpreter runs no tiles of a GPU's size")
-EVERY_GEMM = tuple(dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES)))
+EVERY_GEMM = tuple(dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES, *gemm.SPECIALISED)))
 EVERY_GATED, EVERY_ATTENTION = gemm.GATED_CANDIDATES, (*flash.CANDIDATES, *flash.SPECIALISED)
 # On the GPU fp8 products are summed in fewer bits than float32.
 SUM_ERROR = {"int8": 1e-6, "fp8": 1e-6 if DEVICE == "cpu" else 2e-3}
