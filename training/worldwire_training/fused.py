@@ -7,14 +7,15 @@ model's files stay as they are; the results are those of the plain functions but
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from worldwire_runtime.model import action, attention, blocks
+from worldwire_runtime.model.blocks import Block
 from worldwire_runtime.model.dit import DiT
 
 RECOMPILE_LIMIT = 64
@@ -55,6 +56,7 @@ def compile_blocks(dit: DiT) -> None:
     half of the graphs, and take 8 times as long to trace each.
     """
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = BLOCK_LIMIT
-    for block in dit.blocks:
+    for block in cast(Sequence[Block], dit.blocks):
         block.compile(dynamic=False)
-        block.prepare = torch.compile(block.prepare, dynamic=False)  # type: ignore[assignment, arg-type]
+        for owner, name in ((block, "prepare"), (block, "context_keys"), (block.cross_attn, "keys")):
+            setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False))

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from worldwire.errors import CheckpointError
+from worldwire_runtime.model.blocks import Block
 from worldwire_runtime.model.dit import DiT
 from worldwire_training.base_model import BaseModel
 from worldwire_training.common import EMA, Ranks
@@ -57,7 +58,9 @@ def shard(model: BaseModel, ranks: Ranks) -> None:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", store=HashStore(), rank=0, world_size=1)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
-    for block in model.dit.blocks:
+    for block in cast(Sequence[Block], model.dit.blocks):
+        fully_shard(block.cross_attn, mesh=mesh)  # the text's keys are asked of it apart from the block
+        register_fsdp_forward_method(block.cross_attn, "keys")
         fully_shard(block, mesh=mesh)
         for method in BLOCK_METHODS:
             register_fsdp_forward_method(block, method)
