@@ -233,7 +233,7 @@ def _launch(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    scales: tuple[Tensor | None, ...],
+    scales: tuple[Tensor, Tensor | None],
     tokens: int,
     out: Tensor,
     tiles: Tiles,

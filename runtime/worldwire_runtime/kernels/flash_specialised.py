@@ -197,24 +197,22 @@ def specialised_kernel(
     )
 
 
-def fits(query: Tensor, value_scale: Tensor | None) -> bool:
-    """Whether the kernel takes these formats and this width of heads."""
-    return query.dtype in SCORE_TYPES and value_scale is not None and query.shape[-1] in WIDTHS
-
-
 def launch(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     query_scale: Tensor,
-    value_scale: Tensor,
+    value_scale: Tensor | None,
     tokens: int,
     out: Tensor,
     tiles: Tiles,
     shift: float,
 ) -> None:
-    """Fills `out`. Operands as `flash.attend` has them after its padding."""
+    """Fills `out`. Operands as `flash.attend` has them after its padding; ValueError for other formats."""
     batch, heads, queries, width = query.shape
+    if query.dtype not in SCORE_TYPES or value_scale is None or width not in WIDTHS:
+        kinds = f"{query.dtype} queries, {value.dtype} values, heads of {width} channels"
+        raise ValueError(f"this kernel takes 8-bit operands and heads of {WIDTHS} channels, got {kinds}")
     rows = tiles.rows // GROUPS
     scores = SCORE_TYPES[query.dtype]
     specialised_kernel[(triton.cdiv(queries, tiles.rows), batch * heads)](

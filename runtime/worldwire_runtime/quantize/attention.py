@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor
 
 from worldwire_runtime.kernels import native
-from worldwire_runtime.kernels.attention import attention
+from worldwire_runtime.kernels.attention import DEFAULT_SCORES, attention
 from worldwire_runtime.model.attention import EVERYTHING, Context, KeyValue, attend
 from worldwire_runtime.model.blocks import Block
 from worldwire_runtime.model.dit import DiT
+
+
+class Form(TypedDict, total=False):
+    """Formats of `kernels.attention.attention`."""
+
+    scores: str
+    fp8_values: bool
+
+
+VALUE_FORMS: Mapping[str, Form] = {"fp8": {}, "16-bit": {"fp8_values": False}}
+"""By what the values are."""
 
 
 def use_8bit_attention(dit: DiT) -> None:
@@ -31,14 +42,14 @@ def use_plain_attention(dit: DiT) -> None:
 
 
 @contextmanager
-def compared(dit: DiT) -> Iterator[dict[str, list[float]]]:
+def compared(dit: DiT, forms: Mapping[str, Form] = VALUE_FORMS) -> Iterator[dict[str, list[float]]]:
     """Fills the mapping with relative errors, call by call, while the network runs with plain attention.
 
-    By block and by what the values are: "0 fp8", "0 16-bit", "1 fp8", ...
+    By block and name of the form: "0 fp8", "0 16-bit", "1 fp8", ...
     """
     errors: dict[str, list[float]] = {}
     for number, block in enumerate(cast(Sequence[Block], dit.blocks)):
-        block.self_attn.attend = partial(_compare, errors, number)
+        block.self_attn.attend = partial(_compare, errors, number, forms)
     try:
         yield errors
     finally:
@@ -48,30 +59,38 @@ def compared(dit: DiT) -> Iterator[dict[str, list[float]]]:
 def _compare(
     errors: dict[str, list[float]],
     block: int,
+    forms: Mapping[str, Form],
     query: Tensor,
     keys: KeyValue,
     context: Context = EVERYTHING,
 ) -> Tensor:
     wanted = attend(query, keys, context)
-    for name, fp8_values in (("fp8", True), ("16-bit", False)):
-        got = attend_8bit(query, keys, context, fp8_values=fp8_values)
+    for name, form in forms.items():
+        got = attend_8bit(query, keys, context, **form)
         error = (got.float() - wanted.float()).norm() / wanted.float().norm()
         errors.setdefault(f"{block} {name}", []).append(float(error))
     return wanted
 
 
 def attend_8bit(
-    query: Tensor, keys: KeyValue, context: Context = EVERYTHING, *, fp8_values: bool = True
+    query: Tensor,
+    keys: KeyValue,
+    context: Context = EVERYTHING,
+    *,
+    scores: str = DEFAULT_SCORES,
+    fp8_values: bool = True,
 ) -> Tensor:
     """`model.attention.attend` in 8-bit products, with its meaning of `context`.
 
-    fp8_values: False keeps the values and the probabilities in 16 bits, and only the scores are of integers.
+    scores: what queries and keys are rounded to, of `kernels.attention.SCORE_FORMATS`. fp8_values: False
+    keeps the values and the probabilities in 16 bits.
     """
+    form: Form = {"scores": scores, "fp8_values": fp8_values}
     if not context.queries:
-        return attention(query, keys.key, keys.value, fp8_values=fp8_values)
+        return attention(query, keys.key, keys.value, **form)
     front = KeyValue(keys.key[:, :, : context.keys], keys.value[:, :, : context.keys])
     parts = (
-        attend_8bit(query[:, :, : context.queries], front, fp8_values=fp8_values),
-        attend_8bit(query[:, :, context.queries :], keys, fp8_values=fp8_values),
+        attend_8bit(query[:, :, : context.queries], front, **form),
+        attend_8bit(query[:, :, context.queries :], keys, **form),
     )
     return torch.cat(parts, dim=2)
