@@ -1,6 +1,7 @@
 """The ablations: every variant is a valid run of one thing changed, and what was measured becomes a table."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -151,6 +152,18 @@ def test_measurements_become_a_table_and_a_plot(tmp_path: Path):
     assert text.splitlines()[2].startswith("| everything on | 18.00 | – |")
     assert all(part in text for part in ("16.50", "3,200", "| light50 | 26 |", "| one network | 0.2 |"))
     assert (tmp_path / "out" / ablations.PLOT).stat().st_size > 1000
+
+
+def test_speed_is_measured_of_a_world_without_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ablations, "TIMED_CLIPS", 2)
+    monkeypatch.setattr(ablations, "SETTLING_CLIPS", 1)
+    run = tmp_path / "ablations" / "full"
+    shutil.rmtree(write_random_world(run / "world") / "seeds")
+    facts = {"steps": 2, "precision": "float32", "guidance": 1.5}
+    (tmp_path / "ablations" / "full.json").write_text(json.dumps(facts))
+    (tmp_path / "ablations" / "experts.json").write_text("{}")
+    ablations.speed(parse(["speed", "--work", str(tmp_path), "--device", "cpu"]))
+    assert json.loads((tmp_path / "ablations" / "full.json").read_text())["frames_per_s"] > 0
 
 
 def test_guidance_of_one_changes_nothing_and_more_does(tmp_path: Path):

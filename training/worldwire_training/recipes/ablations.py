@@ -81,6 +81,7 @@ POLL_S = 0.2
 NOT_BEGUN = -1
 """In the place of an exit status, of a task whose needs have failed."""
 TIMED_CLIPS, SETTLING_CLIPS = 40, 10
+GREY = 128
 
 
 class AblationError(WorldwireError):
@@ -476,10 +477,12 @@ def speed(args: argparse.Namespace) -> None:
 
 def frames_per_second(world: World) -> float:
     """Of a session that walks in circles, once its shapes have settled."""
+    import numpy as np
+
     from worldwire import Inputs
 
     session, inputs = world.session(), Inputs(frozenset({"forward"}), yaw_deg=1.0)
-    session.reset()
+    session.reset(image=np.full((world.config.height, world.config.width, 3), GREY, np.uint8))
     for _ in range(SETTLING_CLIPS):
         session.step(inputs)
     began = time.monotonic()
