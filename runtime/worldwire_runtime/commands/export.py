@@ -42,12 +42,14 @@ def run(args: argparse.Namespace) -> int:
 
     from worldwire_runtime.commands.progress import Bar
     from worldwire_runtime.export.run import export_world
+    from worldwire_runtime.speed import Speed
     from worldwire_runtime.world import World
 
     if args.images < 1:
         raise ConfigError("--images is too small", expected="1 or more", got=str(args.images))
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it reports every constant that it shares
-    world = World.load(args.preset, args.device, "float32")
+    plain = Speed(compiled=False, graphs=False, overlap=False)  # the model's own forms are what is written
+    world = World.load(args.preset, args.device, "float32", speed=plain)
     with Bar(unit="step") as bar:
         graphs = export_world(
             world,
