@@ -37,8 +37,11 @@ MOST_VARIANTS = 128  # of one compiled block: functions of a clip, shapes, block
 # Norms and roundings of rows up to here read each row once and keep it in registers: the compiler's own bound
 # is 1,024, and behind it a row is read again for its mean, its largest value and the result.
 WIDEST_ROW_AT_ONCE = 4096
+# Expressions of so many tensors stay in registers: beyond the compiler's own bound, 8, a rotated key is stored
+# in float32, only to be read again and stored in bfloat16.
+MOST_READS = 16
 COMPILED_FOLDER, COMPILED_VARIABLE = "inductor", "TORCHINDUCTOR_CACHE_DIR"
-NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "roll", "encode_alone", "extend")
+NETWORK_FUNCTIONS = ("prepare", "forward", "encode_context", "denoise", "roll")
 # What stands before and behind the blocks.
 NETWORK_ENDS = ("_embed_camera", "_embed_latents", "_embed_time", "_velocity")
 
@@ -167,11 +170,12 @@ def announced(what: str, tell: Tell) -> Iterator[None]:
 
 @contextmanager
 def rows_at_once() -> Iterator[None]:
-    """What is compiled inside reads rows of up to `WIDEST_ROW_AT_ONCE` once, on a GPU.
+    """What is compiled inside reads rows of up to `WIDEST_ROW_AT_ONCE` once and stores none halfway (GPUs).
 
     Several sums of scattered reads, of queries and keys that are rotated, are not among them: both rows at
     once would leave a multiprocessor with registers for nothing else.
     """
+    from torch._inductor import config
     from torch._inductor.choices import InductorChoices
     from torch._inductor.runtime.hints import ReductionHint
     from torch._inductor.virtualized import V
@@ -186,7 +190,7 @@ def rows_at_once() -> Iterator[None]:
                 return True
             return InductorChoices.should_use_persistent_reduction(features, cooperative_reduction)
 
-    with V.set_choices_handler(Choices()):
+    with V.set_choices_handler(Choices()), config.patch(realize_acc_reads_threshold=MOST_READS):
         yield
 
 
