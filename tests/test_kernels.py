@@ -228,7 +228,7 @@ def test_scores_may_be_of_other_formats(scores):
 @pytest.mark.parametrize("columns", [32, 128])
 def test_attention_in_any_tiles_is_the_same(apart, columns):
     operands = attention.prepare(*inputs_of_attention(1, 2, 40, 300, 32))
-    tiles = Tiles(32, columns, 0, warps=4, stages=2, apart=apart)
+    tiles = Tiles(64, columns, 0, warps=4, stages=2, apart=apart)
     got = flash.attend(*operands, 300, torch.float32, tiles=tiles)
     assert relative(got, attention.reference(operands, 300, torch.float32)) < FP8_ROUNDING
 
