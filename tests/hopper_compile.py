@@ -192,6 +192,8 @@ def every_candidate():
     """Name and report of each, int8."""
     for tiles in dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES)):
         yield f"int8 and GELU, {tiles}", product("i8", tiles=tiles)
+    for tiles in gemm.SPECIALISED:
+        yield f"int8 and GELU, {tiles}", specialised_product(tiles)
     for tiles in gemm.GATED_CANDIDATES:
         yield f"gated, {tiles}", product("i8", "fp32", gated=True, tiles=tiles)
     for tiles in flash.CANDIDATES:

@@ -45,7 +45,10 @@ FEW_ROWS_CANDIDATES = (
     Tiles(64, 256, 128, warps=4, stages=2),
     Tiles(64, 128, 128, warps=4, stages=3),
 )
-SPECIALISED = (Tiles(128, 256, 128, warps=4, stages=3, specialised=True),)
+SPECIALISED = (
+    Tiles(128, 256, 128, warps=4, stages=3, specialised=True),
+    Tiles(128, 128, 128, warps=4, stages=5, specialised=True),
+)
 """Of `gemm_specialised`. Only where asked for by name: no GPU has run it yet."""
 # Gate and residual need registers, and a float32 result twice the shared memory: for both, wide tiles spill
 # or do not fit.
