@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from base_training_cases import make_store, tiny_world
-from test_base_training import config
+from test_base_training import ALONE, config
+from test_distillation import config as distill_config
+from torch._dynamo.utils import counters
 
 from worldwire_runtime.model import action, blocks
 from worldwire_training.base_config import Compile, OptimizerConfig, OwnContext
@@ -14,6 +16,7 @@ from worldwire_training.base_model import BaseModel, NoiseConfig, clip_losses
 from worldwire_training.base_training import BaseTrainer
 from worldwire_training.clip_sampler import ClipSampler, DropRates, Shape
 from worldwire_training.common import Ranks, StepBudget
+from worldwire_training.distillation import DistillTrainer
 from worldwire_training.fused import fused_elementwise
 from worldwire_training.speed_probe import random_store
 
@@ -86,6 +89,38 @@ def test_steps_on_a_gpu_learn_and_never_wait_for_it(tmp_path: Path, kind: Compil
 def _trainer(settings) -> BaseTrainer:
     world = tiny_world()
     return BaseTrainer(settings, world, random_store(world, settings.device), Ranks.join(settings.device))
+
+
+def _compile_without_a_backend(function=None, **options):
+    options["backend"] = "eager"
+    return COMPILE(function, **options)
+
+
+COMPILE = torch.compile
+
+
+@pytest.mark.parametrize("method", ["base", "distill"])
+def test_the_first_steps_find_everything_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    """Graphs are counted as the compiler sees them: all own contexts, sampling steps and turns."""
+    monkeypatch.setattr(torch, "compile", _compile_without_a_backend)
+    torch._dynamo.reset()
+    counters.clear()
+    shapes = (Shape(5, 4, 2), Shape(0, 1, 2))
+    if method == "base":
+        settings = config(tmp_path, compile="blocks", shapes=shapes, own_context=OwnContext(share=0.5))
+        trainer = _trainer(settings)
+    else:
+        settings = distill_config(tmp_path, compile="blocks", shapes=shapes[:1], latents_per_step=24)
+        store = random_store(tiny_world(), "cpu")
+        trainer = DistillTrainer(settings, BaseModel.build(tiny_world()), tiny_world(), store, ALONE)
+    trainer.compile()
+    compiled = counters["stats"]["unique_graphs"]
+    for _ in range(8):
+        trainer.train_step(StepBudget(8))
+    assert counters["stats"]["unique_graphs"] == compiled > 0
+    assert not counters["graph_break"]
 
 
 def test_arithmetic_is_settled_before_anything_compiles(monkeypatch: pytest.MonkeyPatch):

@@ -128,10 +128,12 @@ class DistillTrainer(Trainer):
         loss, clips = sum(means.values(), norm.new_zeros(())), self.schedule.samples(shape)
         self.recent.add(self.step, shape, clips, loss, norm, **means)
 
-    def _sample(self, shape: Shape, turn: bool, generator: torch.Generator) -> tuple[ClipBatch, Tensor]:
-        """A last segment as the student makes it, with gradients in its turn."""
+    def _sample(
+        self, shape: Shape, turn: bool, generator: torch.Generator, plan: tuple[int, int] | None = None
+    ) -> tuple[ClipBatch, Tensor]:
+        """A last segment as the student makes it, with gradients in its turn; plan: instead of the step's."""
         method, noise = self.config.method, self.config.noise
-        segments, exit_step = self._plan(shape)
+        segments, exit_step = plan or self._plan(shape)
         drops = self.schedule.drops(shape, self.config.drops)
         samples = self.schedule.samples(shape)
         walks = Walks.begin(self._sampler, shape, segments, samples, generator, drops)
@@ -232,11 +234,14 @@ class DistillTrainer(Trainer):
         return self._batch(schedule, broken.shape, self.generator(broken.step, self.microbatches()[0]))
 
     def warm_up(self) -> None:
-        """Every shape of walks and of what is kept, without an update."""
+        """Every shape of walks and of what is kept, without an update; the last sampling step has all others
+        before it."""
+        plan = 1, self.config.method.sampler_steps - 1
         for shape in self.config.shapes:
             started, generator = time.monotonic(), self.generator(0, 0)
             with self.autocast():
-                batch, sample = self._sample(shape, True, generator)
+                self._sample(shape, False, generator, plan)
+                batch, sample = self._sample(shape, True, generator, plan)
                 losses = self._student_losses(batch, sample, 1.0, generator)
                 critic = critic_losses(self.critic, batch, sample, self._critic_noise(), generator).mean()
             sum(losses.values(), critic).backward()

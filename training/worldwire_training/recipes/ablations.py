@@ -236,6 +236,7 @@ def plan(args: argparse.Namespace) -> list[Task]:
     everything = "full" in args.variants
     tasks = [train_task(name, args) for name in tuned]
     tasks += [warm_task(name, args) for name in fresh if VARIANTS[name].own_shapes]
+    tasks += [_warm("distill", ["--network", "distill"], _compiled(args), args)] if everything else []
     tasks += [distill_task(args)] if everything else []
     tasks += [measure_task(name, args) for name in tuned]
     tasks += [train_task(name, args) for name in fresh]
@@ -264,16 +265,21 @@ def train_task(name: str, args: argparse.Namespace) -> Task:
 def warm_task(name: str, args: argparse.Namespace) -> Task:
     """The compilation of the shapes that only this variant has."""
     settings = [*_settings(VARIANTS[name], args), *args.set]
-    command = (*_tiny("warm", args), "--jobs", str(args.warm_jobs), *_set(settings))
+    return _warm(name, ["--network", "base"], settings, args)
+
+
+def _warm(name: str, options: Sequence[str], settings: Sequence[str], args: argparse.Namespace) -> Task:
+    command = (*_tiny("warm", args), *options, "--jobs", str(args.warm_jobs), *_set(settings))
     return Task(f"warm_{name}", command, optional=True)
 
 
 def distill_task(args: argparse.Namespace) -> Task:
-    """The student of `full`."""
+    """The student of `full`; only the clips that are measured are kept."""
     command = [*_tiny("distill", args), "--teacher", str(_folder(args) / "full" / "world")]
-    command += ["--minutes", str(args.minutes), "--set", "validation.every_minutes=0"]
-    resume = ["--resume"] if (args.work / "distill" / "distill.pt").is_file() else []
-    return Task("distill", (*command, *_vae(args), *resume), ("train_full",))
+    command += ["--minutes", str(args.minutes), *_vae(args)]
+    command += ["--resume"] if (args.work / "distill" / "distill.pt").is_file() else []
+    settings = ["validation.every_minutes=0", "method.kept_share=0.0", *_compiled(args)]
+    return Task("distill", (*command, *_set(settings)), ("train_full", "warm_distill"))
 
 
 def light_tasks(args: argparse.Namespace) -> list[Task]:
@@ -309,8 +315,11 @@ def _one(name: str, world: Path, needs: str, options: Sequence[str], args: argpa
 
 
 def _settings(variant: Variant, args: argparse.Namespace) -> list[str]:
-    compiled = [] if args.device == "cpu" else ["compile=blocks"]
-    return [*overrides(variant, read_config(SETTINGS, BaseConfig)), *compiled]
+    return [*overrides(variant, read_config(SETTINGS, BaseConfig)), *_compiled(args)]
+
+
+def _compiled(args: argparse.Namespace) -> list[str]:
+    return ["compile=none" if args.device == "cpu" else "compile=blocks"]
 
 
 def _tiny(stage: str, args: argparse.Namespace) -> list[str]:

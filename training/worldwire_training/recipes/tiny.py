@@ -21,9 +21,10 @@ constant (the last 30 % decay).
     timeout 200 $T warm $B & $T render --work $W --episodes 1536 --first-seed 10000 --workers 14; wait
     $T base $B --call-minutes 7.0
     # call 2, 8.8 min: reading back 0.7, training 7 (the rate decays in the last 3.9), validation 0.3
+    timeout 400 $T warm --network distill --work $W --jobs 4 --set compile=blocks &
     $T base $B --resume --call-minutes 8.8
-    # call 3, 9.5 min: distillation 6.5 after 1.2 of compiling, light decoders 0.6 each
-    $T distill $A --minutes 6.5 --call-minutes 8.2; $T light $A --minutes 0.5
+    # call 3, 9.5 min: distillation 6.5 after 1.2 of reading what was compiled, light decoders 0.6 each
+    $T distill $A --minutes 6.5 --call-minutes 8.2 --set compile=blocks; $T light $A --minutes 0.5
     $T light $A --minutes 0.5 --set rate=0.75
 
 Then, on any machine: `worldwire eval --preset OUT/distill/world --json FILE`, and OUT/base/world. When `warm`
@@ -167,26 +168,32 @@ def _folder(world: str) -> Path:
 
 
 def warm(args: argparse.Namespace) -> None:
-    """The compiler's cache for `base` with the same settings; needs no episodes."""
+    """The compiler's cache for `base` or `distill` with the same settings; needs no episodes."""
+    from worldwire_training.distill_config import DistillConfig
     from worldwire_training.warm_up import warm as compile_shapes
 
-    compile_shapes(*_settings(args), args.jobs)
+    if args.network == "base":
+        compile_shapes(*_settings(args, args.set), args.jobs)
+        return
+    _, world = _settings(args, [])
+    config = read_config(_config_file("distill", args.size), DistillConfig, args.set)
+    compile_shapes(config, world, args.jobs)
 
 
 def probe(args: argparse.Namespace) -> None:
     """Training steps per second of several sizes."""
     from worldwire_training.speed_probe import probe as measure
 
-    measure(*_settings(args), args.seconds)
+    measure(*_settings(args, args.set), args.seconds)
 
 
-def _settings(args: argparse.Namespace) -> tuple[BaseConfig, WorldConfig]:
+def _settings(args: argparse.Namespace, changes: Sequence[str]) -> tuple[BaseConfig, WorldConfig]:
     """The base model's settings and its world, around a VAE of the right latents."""
     from worldwire_runtime.model.vae import VAEConfig
     from worldwire_training.data_engine.prompts import prompt_vocabulary
     from worldwire_training.worlds import world_config
 
-    config = read_config(_config_file("base", args.size), BaseConfig, args.set)
+    config = read_config(_config_file("base", args.size), BaseConfig, changes)
     latent = VAEConfig(z_dim=config.world["dit"]["in_dim"])
     return config, world_config(config.world, latent, prompt_vocabulary())
 
@@ -271,6 +278,7 @@ def main() -> int:
     add("--init-from", metavar="WORLD", help="begin `base` with the weights of a preset or a world's folder")
     add("--teacher", metavar="WORLD", help="of `distill`, instead of WORK/base/world")
     add("--jobs", type=int, default=WARM_UP_JOBS, help=f"compiling processes (default: {WARM_UP_JOBS})")
+    add("--network", choices=("base", "distill"), default="base", help="of `warm` (default: base)")
     add("--seconds", type=float, default=90.0, help="of probing")
     add("--resume", action="store_true", help="continue a training stage from its checkpoint")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the training")
