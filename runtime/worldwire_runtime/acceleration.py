@@ -36,7 +36,7 @@ MOST_SHAPES_ON_CPU = 1  # where compiling for one takes a minute of standing sti
 MOST_VARIANTS = 128  # of one compiled block: functions of a clip, shapes, blocks with and without actions
 # Norms and roundings of rows up to here read each row once and keep it in registers: the compiler's own bound
 # is 1,024, and behind it a row is read again for its mean, its largest value and the result.
-WIDEST_ROW_AT_ONCE = 4096
+WIDEST_ROW_AT_ONCE = 16384
 # Expressions of so many tensors stay in registers: beyond the compiler's bound of 8, a rotated key is stored
 # in float32, only to be read again and stored in bfloat16.
 MOST_READS = 16
