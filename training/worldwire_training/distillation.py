@@ -240,7 +240,6 @@ class DistillTrainer(Trainer):
         for shape in self.config.shapes:
             started, generator = time.monotonic(), self.generator(0, 0)
             with self.autocast():
-                self._sample(shape, False, generator, plan)
                 batch, sample = self._sample(shape, True, generator, plan)
                 losses = self._student_losses(batch, sample, 1.0, generator)
                 critic = critic_losses(self.critic, batch, sample, self._critic_noise(), generator).mean()
