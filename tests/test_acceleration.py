@@ -170,8 +170,8 @@ def walk(world: World) -> Tensor:
 @pytest.mark.parametrize(
     ("width", "hint", "sums", "at_once"),
     [
-        (3072, "INNER", 2, True),
-        (14336, "INNER", 1, False),
+        (14336, "INNER", 2, True),
+        (20480, "INNER", 1, False),
         (3072, "DEFAULT", 1, True),
         (3072, "DEFAULT", 2, False),
     ],
