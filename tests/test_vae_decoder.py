@@ -89,8 +89,15 @@ def test_a_recorded_decoder_changes_its_own_cache_alone(vae: VAE, form):
     for _ in stream.show(other, timer):
         pass
     right = np.concatenate([plain.decode(latent) for latent in latents[-2:].split(1)]).astype(int)
+    state = stream.state()
     for same in (copied, restored):
         assert abs(np.concatenate(list(same.show(latents[-2:], timer))) - right).max() <= 1
+    assert decoder._in_place.recordings == 3  # each knows the memory of one
+    again, begun = stream.anew(), DecoderStream(Decoder(vae))
+    for shown, right in zip(again.show(latents, timer), begun.show(latents, timer), strict=True):
+        assert abs(shown.astype(int) - right).max() <= 1
+    assert again.state()["00"].data_ptr() == state["00"].data_ptr()
+    assert decoder._in_place.recordings == 3
 
 
 def test_latents_are_decoded_only_as_their_frames_are_taken(vae: VAE):

@@ -86,10 +86,12 @@ class Decoder:
         """Latents [n, z, h, w] and a cache (None at the start) to pixels u8 [F, H, W, 3] and new cache."""
         # Latents arrive as views of all kinds; one layout is compiled once.
         video = latents.to(self.vae.conv2.weight.device, torch.float32).contiguous()
-        if cache is not None and self._in_place is not None:
+        if cache is None:  # once a session: not worth measuring or compiling
+            return self._decode(video, None)
+        if self._in_place is not None:
             return self._in_place(video, cache), cache
         with measured_convolutions(self._measured):
-            return self._decode(video, None) if cache is None else self._later(video, cache)
+            return self._later(video, cache)
 
     def _decode(self, latents: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
         frames, cache = self.vae.decode(latents.transpose(0, 1).unsqueeze(0), cache)
@@ -195,6 +197,7 @@ class DecoderStream:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._cache: Cache | None = None
+        self._room: Cache | None = None
         self._shown = 0
 
     @property
@@ -221,9 +224,31 @@ class DecoderStream:
         return to_host(self._advance(latents)).wait()
 
     def _advance(self, latents: Tensor) -> Tensor:
-        pixels, self._cache = self._decoder.decode(latents, self._cache)
+        pixels, cache = self._decoder.decode(latents, self._settled(self._cache))
+        self._cache = self._settled(cache)
         self._shown += len(latents)
         return pixels
+
+    def _settled(self, cache: Cache | None) -> Cache | None:
+        """A cache, in the room for it if there is some."""
+        if cache is None or self._room is None or cache is self._room:
+            return cache
+        with torch.inference_mode():
+            for held, new in zip(self._room, cache, strict=True):
+                held.copy_(new)
+        return self._room
+
+    def take_room(self, other: DecoderStream) -> None:
+        """Goes on in the memory of a stream that is over, which recorded graphs know by its address."""
+        if self._decoder.changes_caches:
+            self._room = other._room or other._cache
+            self._shown += other._shown
+
+    def anew(self) -> DecoderStream:
+        """A stream at its start, in place of this one."""
+        other = DecoderStream(self._decoder)
+        other.take_room(self)
+        return other
 
     def copy(self) -> DecoderStream:
         """An independent stream that goes on from here."""
@@ -231,7 +256,8 @@ class DecoderStream:
         if self._cache is not None:
             # Caches that are never written to are shared.
             own = self._decoder.changes_caches
-            other._cache = [tensor.clone() if own else tensor for tensor in self._cache]
+            with torch.inference_mode():
+                other._cache = [tensor.clone() if own else tensor for tensor in self._cache]
         return other
 
     def state(self) -> dict[str, Tensor]:
@@ -252,6 +278,8 @@ class DecoderStream:
                 got=f"{len(state)}: {sorted(state)[:4]}",
             )
         weight = self._decoder.vae.conv2.weight
-        own = self._decoder.changes_caches
-        moved = [state[name].to(weight.device, weight.dtype, copy=own) for name in sorted(state)]
+        with (
+            torch.inference_mode()
+        ):  # tensors of the kind that decoding makes: others would be compiled for anew
+            moved = [state[name].to(weight.device, weight.dtype, copy=True) for name in sorted(state)]
         self._cache = moved or None

@@ -69,6 +69,7 @@ class Session:
         self._world, self._plan, self._use_memory = world, plan, use_memory
         self._memory: Memory | None = None
         self._context: RollingContext | None = None
+        self._decoder = world.new_decoder()
         self._unfinished = False
         self._begun: tuple[Tensor, Move] | None = None
         self._unshown: deque[Move] = deque()
@@ -105,7 +106,7 @@ class Session:
         self._actions = torch.zeros(1, 1, ACTION_SIZE)
         self._frames = 0
         self._memory = world.new_memory()
-        self._decoder = world.new_decoder()
+        self._decoder = self._decoder.anew()
         self._context = self._new_context()
         self._unfinished, self._begun, self._unshown = False, None, deque()
         first = world.encode_image(start.pixels) if start.pixels is not None else self._first_picture()
@@ -199,6 +200,7 @@ class Session:
             view, conditioning = str(facts["view"]), self._check_conditioning(facts["conditioning"])
             origin_c2w = world.config.motion.camera(PlayerPose(), view)
             turns = read_turns(facts["turns"], memory, self._plan)
+        decoder.take_room(self._decoder)
         self._memory, self._decoder, self._generator = memory, decoder, generator
         self._text, self._actions = text, actions
         self._player, self._frames = player, frames
