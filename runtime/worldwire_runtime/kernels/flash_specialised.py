@@ -20,12 +20,12 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
-    tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from worldwire_runtime.kernels.gluon_names import async_load
 from worldwire_runtime.kernels.tuning import Tiles
 
 SCORE_TYPES = {torch.int8: gl.int8, torch.float8_e4m3fn: gl.float8e4nv}
@@ -49,13 +49,9 @@ def copy_blocks(buffers, barriers, copied, TILE_K: gl.constexpr, STAGES: gl.cons
         start = gl.where(block == 0, last, (block - 1) * TILE_K)
         mbarrier.wait(used.index(stage), ((block // STAGES) & 1) ^ 1)
         mbarrier.expect(keys_here.index(stage), key_desc.block_type.nbytes)
-        tma.async_copy_global_to_shared(
-            key_desc, [first_key + start, 0], keys_here.index(stage), keys.index(stage)
-        )
+        async_load(key_desc, [first_key + start, 0], keys_here.index(stage), keys.index(stage))
         mbarrier.expect(values_here.index(stage), value_desc.block_type.nbytes)
-        tma.async_copy_global_to_shared(
-            value_desc, [first_value, start], values_here.index(stage), values.index(stage)
-        )
+        async_load(value_desc, [first_value, start], values_here.index(stage), values.index(stage))
 
 
 @gluon.jit
@@ -180,7 +176,7 @@ def specialised_kernel(
     mbarrier.expect(query_here, 2 * query_desc.block_type.nbytes)
     for half in gl.static_range(2):
         place = head * queries + first + half * ROWS
-        tma.async_copy_global_to_shared(query_desc, [place, 0], query_here, query.index(half))
+        async_load(query_desc, [place, 0], query_here, query.index(half))
     buffers = (query, keys, values)
     barriers = (query_here, keys_here, values_here, used)
     problem = (out, query_scale, value_scale, head, first, queries, tokens, blocks)

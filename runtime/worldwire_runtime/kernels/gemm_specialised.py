@@ -22,6 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from worldwire_runtime.kernels.gluon_names import async_load, async_store
 from worldwire_runtime.kernels.tuning import Tiles
 
 STORED = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
@@ -70,12 +71,8 @@ def copy_tiles(
             mbarrier.expect(here.index(stage), 2 * x_desc.block_type.nbytes + w_desc.block_type.nbytes)
             for half in gl.static_range(2):
                 first = (row_tile * 2 + half) * ROWS
-                tma.async_copy_global_to_shared(
-                    x_desc, [first, k], here.index(stage), xs.index(2 * stage + half)
-                )
-            tma.async_copy_global_to_shared(
-                w_desc, [column_tile * COLUMNS, k], here.index(stage), ws.index(stage)
-            )
+                async_load(x_desc, [first, k], here.index(stage), xs.index(2 * stage + half))
+            async_load(w_desc, [column_tile * COLUMNS, k], here.index(stage), ws.index(stage))
             step += 1
 
 
@@ -148,7 +145,7 @@ def multiply_rows(
         tma.store_wait(0)
         ys.index(half).store(y.to(y_desc.dtype))
         fence_async_shared()
-        tma.async_copy_shared_to_global(y_desc, [first_row, first_column], ys.index(half))
+        async_store(y_desc, [first_row, first_column], ys.index(half))
     tma.store_wait(0)
 
 
