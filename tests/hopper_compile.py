@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from worldwire_runtime.kernels import flash, flash_specialised, gemm, gemm_specialised, prologue
+from worldwire_runtime.kernels import flash, flash_specialised, gemm, gemm_specialised, prologue, specialised
 
 HOPPER = GPUTarget("cuda", 90, 32)
 GLUON_TYPES = {"i8": gl.int8, "fp8e4nv": gl.float8e4nv, "bf16": gl.bfloat16}
@@ -133,7 +133,7 @@ def described(kind, block):
 
 
 def specialised_product(tiles):
-    rows = tiles.rows // gemm_specialised.GROUPS
+    rows = tiles.rows // specialised.GROUPS
     types = {
         "x_desc": described("i8", [rows, tiles.depth]),
         "w_desc": described("i8", [tiles.columns, tiles.depth]),
@@ -150,12 +150,12 @@ def specialised_product(tiles):
         "HAS_BIAS": True,
         "GELU": True,
     }
-    kernel, limit = gemm_specialised.specialised_kernel, gemm_specialised.REGISTERS_AT_START
+    kernel, limit = gemm_specialised.specialised_kernel, specialised.REGISTERS_AT_START
     return compiled(kernel, types, constants, tiles, maxnreg=limit)
 
 
 def specialised_attention(tiles, head):
-    rows = tiles.rows // flash_specialised.GROUPS
+    rows = tiles.rows // specialised.GROUPS
     types = {
         "query_desc": described("i8", [rows, head]),
         "key_desc": described("i8", [tiles.columns, head]),
@@ -170,7 +170,7 @@ def specialised_attention(tiles, head):
         "INTEGER": True,
         "SHIFT": flash.SHIFT,
     }
-    kernel, limit = flash_specialised.specialised_kernel, flash_specialised.REGISTERS_AT_START
+    kernel, limit = flash_specialised.specialised_kernel, specialised.REGISTERS_AT_START
     return compiled(kernel, types, constants, tiles, maxnreg=limit)
 
 

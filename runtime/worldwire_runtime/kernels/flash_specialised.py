@@ -23,17 +23,19 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from worldwire_runtime.kernels.gluon_names import async_load
+from worldwire_runtime.kernels.specialised import (
+    COMPUTING_REGISTERS,
+    COPYING_REGISTERS,
+    GROUP_WARPS,
+    GROUPS,
+    REGISTERS_AT_START,
+    async_load,
+    tiled,
+)
 from worldwire_runtime.kernels.tuning import Tiles
 
 SCORE_TYPES = {torch.int8: gl.int8, torch.float8_e4m3fn: gl.float8e4nv}
-GROUPS = 2
-GROUP_WARPS = gl.constexpr(4)
-COMPUTING_REGISTERS, COPYING_REGISTERS = gl.constexpr(240), gl.constexpr(24)
-REGISTERS_AT_START = 168
-"""Of each of the 12 warps (the copying one is given a group, too): all that a multiprocessor has."""
 WIDTHS = (32, 64, 128)
 """Of a head; more would not fit into a group's registers."""
 
@@ -212,9 +214,9 @@ def launch(
     rows = tiles.rows // GROUPS
     scores = SCORE_TYPES[query.dtype]
     specialised_kernel[(triton.cdiv(queries, tiles.rows), batch * heads)](
-        _tiled(query.flatten(0, 2), [rows, width], scores),
-        _tiled(key.flatten(0, 2), [tiles.columns, width], scores),
-        _tiled(value.flatten(0, 2), [width, tiles.columns], gl.float8e4nv),
+        tiled(query.flatten(0, 2), [rows, width], scores),
+        tiled(key.flatten(0, 2), [tiles.columns, width], scores),
+        tiled(value.flatten(0, 2), [width, tiles.columns], gl.float8e4nv),
         out,
         query_scale,
         value_scale,
@@ -233,7 +235,3 @@ def launch(
         num_warps=tiles.warps,
         maxnreg=REGISTERS_AT_START,
     )
-
-
-def _tiled(matrix: Tensor, block: list[int], dtype: gl.dtype) -> TensorDescriptor:
-    return TensorDescriptor.from_tensor(matrix, block, gl.NVMMASharedLayout.get_default_for(block, dtype))

@@ -20,18 +20,21 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from worldwire_runtime.kernels.gluon_names import async_load, async_store
+from worldwire_runtime.kernels.specialised import (
+    COMPUTING_REGISTERS,
+    COPYING_REGISTERS,
+    GROUP_WARPS,
+    GROUPS,
+    REGISTERS_AT_START,
+    async_load,
+    async_store,
+    tiled,
+)
 from worldwire_runtime.kernels.tuning import Tiles
 
 STORED = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
 MULTIPLIED = {torch.int8: gl.int8, torch.float8_e4m3fn: gl.float8e4nv}
-GROUPS = 2
-GROUP_WARPS = gl.constexpr(4)
-COMPUTING_REGISTERS, COPYING_REGISTERS = gl.constexpr(240), gl.constexpr(24)
-REGISTERS_AT_START = 168
-"""Of each of the 12 warps (the copying one is given a group, too): all that a multiprocessor has."""
 GELU_LINEAR, GELU_CUBIC = gl.constexpr(-2.302208198), gl.constexpr(-0.1029432397)
 """Of `gemm.gelu_tanh`: x / (1 + 2^(x (linear + cubic x^2)))."""
 
@@ -105,11 +108,7 @@ def finished(
 @gluon.jit
 def multiply_rows(
     half,
-    buffers,
-    barriers,
-    y_desc,
-    epilogue,
-    sizes,
+    problem,
     ROWS: gl.constexpr,
     COLUMNS: gl.constexpr,
     DEPTH: gl.constexpr,
@@ -122,6 +121,7 @@ def multiply_rows(
     """A computing group: one half of the rows of each of the program's tiles."""
     WIDTH: gl.constexpr = 128 if INTEGER else COLUMNS  # Triton knows no wider products of integers
     SUMS: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [GROUP_WARPS, 1], [16, WIDTH, 32])
+    buffers, barriers, y_desc, epilogue, sizes = problem
     xs, ws, ys = buffers
     here, used = barriers
     row_tiles, column_tiles, K = sizes
@@ -182,46 +182,11 @@ def specialised_kernel(
     buffers, barriers = (xs, ws, ys), (here, used)
     sizes = (gl.cdiv(M, 2 * ROWS), gl.cdiv(N, COLUMNS), K)
     epilogue = (x_scale, w_scale, bias, M, N)
+    problem = (buffers, barriers, y_desc, epilogue, sizes)
     gl.warp_specialize(
         [
-            (
-                multiply_rows,
-                (
-                    0,
-                    buffers,
-                    barriers,
-                    y_desc,
-                    epilogue,
-                    sizes,
-                    ROWS,
-                    COLUMNS,
-                    DEPTH,
-                    STAGES,
-                    GROUP,
-                    INTEGER,
-                    HAS_BIAS,
-                    GELU,
-                ),
-            ),
-            (
-                multiply_rows,
-                (
-                    1,
-                    buffers,
-                    barriers,
-                    y_desc,
-                    epilogue,
-                    sizes,
-                    ROWS,
-                    COLUMNS,
-                    DEPTH,
-                    STAGES,
-                    GROUP,
-                    INTEGER,
-                    HAS_BIAS,
-                    GELU,
-                ),
-            ),
+            (multiply_rows, (0, problem, ROWS, COLUMNS, DEPTH, STAGES, GROUP, INTEGER, HAS_BIAS, GELU)),
+            (multiply_rows, (1, problem, ROWS, COLUMNS, DEPTH, STAGES, GROUP, INTEGER, HAS_BIAS, GELU)),
             (copy_tiles, (buffers, barriers, (x_desc, w_desc), sizes, ROWS, COLUMNS, DEPTH, STAGES, GROUP)),
         ],
         [GROUP_WARPS, 1],
@@ -246,9 +211,9 @@ def launch(
     rows, kind = tiles.rows // GROUPS, MULTIPLIED[x.dtype]
     count = triton.cdiv(M, tiles.rows) * triton.cdiv(N, tiles.columns)
     specialised_kernel[(min(count, processors),)](
-        _tiled(x, [rows, tiles.depth], kind),
-        _tiled(weight, [tiles.columns, tiles.depth], kind),
-        _tiled(y, [rows, tiles.columns], STORED[y.dtype]),
+        tiled(x, [rows, tiles.depth], kind),
+        tiled(weight, [tiles.columns, tiles.depth], kind),
+        tiled(y, [rows, tiles.columns], STORED[y.dtype]),
         x_scale,
         weight_scale,
         weight_scale if bias is None else bias,
@@ -266,7 +231,3 @@ def launch(
         num_warps=tiles.warps,
         maxnreg=REGISTERS_AT_START,
     )
-
-
-def _tiled(matrix: Tensor, block: list[int], dtype: gl.dtype) -> TensorDescriptor:
-    return TensorDescriptor.from_tensor(matrix, block, gl.NVMMASharedLayout.get_default_for(block, dtype))
