@@ -12,7 +12,8 @@ The whole recipe on one H200 in three calls of at most ten minutes, from the wei
 ship: 13 minutes of base training, 6.5 of distillation, two light decoders. Clip shapes are compiled while
 episodes are rendered; `--out` gets world, strips and curves at every validation, so that a call that is cut
 off has left something. `--minutes` is the training of all calls together; it may still grow while the rate is
-constant (the last 30 % decay).
+constant (the last 30 % decay). The minutes are expected ones: of these calls only rendering, warming and base
+training have been run on a GPU, the latter with `compile = "fused"`.
 
     T="python -m worldwire_training.recipes.tiny"; W=/dev/shm/tiny
     V=runtime/worldwire_runtime/presets/tiny; A="--work $W --out OUT --vae $V"
