@@ -183,8 +183,9 @@ class BaseConfig(RunConfig):
     """A run of the base model. init_from: folder of a world whose weights it begins with ("": random).
 
     parallel: every process has the whole network ("replicate"), or its share of it ("shard", FSDP2).
-    recompute: compute activations twice, for a third more time and far less memory. quantization: train the
-    linears of this layer set as they will be in 8 bits (`quant_aware.py`).
+    context_parallel: so many neighbouring processes have a clip together (`context_parallel.py`), for clips
+    too large for one. recompute: compute activations twice, for a third more time and far less memory.
+    quantization: train the linears of this layer set as they will be in 8 bits (`quant_aware.py`).
     """
 
     world: dict[str, Any]
@@ -193,6 +194,7 @@ class BaseConfig(RunConfig):
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     own_context: OwnContext = field(default_factory=OwnContext)
     parallel: Parallel = "replicate"
+    context_parallel: int = 1
     recompute: bool = False
     quantization: Quantization | None = None
 
@@ -209,6 +211,21 @@ class BaseConfig(RunConfig):
                 "a sharded run cannot do everything",
                 expected='optimizer.kind = "adamw" and own_context.share = 0 with parallel = "shard"',
                 got=f"{self.optimizer.kind}, {self.own_context.share}",
+            )
+        self._check_context_parallel()
+
+    def _check_context_parallel(self) -> None:
+        if self.context_parallel < 1:
+            raise ConfigError(
+                "context_parallel is no number of processes",
+                expected="1 (each has clips of its own) or more",
+                got=str(self.context_parallel),
+            )
+        if self.context_parallel > 1 and (self.parallel != "shard" or self.compile == "blocks"):
+            raise ConfigError(
+                "context parallelism goes with sharding, and not with compiled blocks",
+                expected='parallel = "shard" and compile = "fused" or "none" with context_parallel above 1',
+                got=f"{self.parallel}, {self.compile}",
             )
 
     @property

@@ -23,6 +23,7 @@ from worldwire_training.base_model import BaseModel, text_config
 from worldwire_training.base_training import BaseTrainer
 from worldwire_training.bulk_episodes import BulkEpisodes
 from worldwire_training.common import Ranks
+from worldwire_training.context_parallel import strip_of
 from worldwire_training.data_engine.prompts import prompt_vocabulary
 from worldwire_training.latents import LatentStore, encode_episodes
 from worldwire_training.memory_estimate import check_memory
@@ -45,8 +46,10 @@ def train_base(config: BaseConfig, resume: bool = False) -> dict[str, float]:
     began = time.monotonic()
     ranks = Ranks.join(config.device)
     try:
+        ranks = ranks.sharing_clips(config.context_parallel)
         vae = open_vae(Path(config.data.vae), config, ranks)
         world = world_config(config.world, vae.config, prompt_vocabulary())
+        strip_of(world, config.context_parallel)
         store = training_store(config.data, world, vae, ranks)
         if ranks.device.type == "cuda":
             log.info("memory: %s", check_memory(config, world, ranks))
@@ -73,10 +76,10 @@ def publish_world(config: RunConfig, world: WorldConfig, vae: VAE, model: BaseMo
 
 
 def training_store(data: DataConfig, world: WorldConfig, vae: VAE, ranks: Ranks) -> LatentStore:
-    """This rank's share of the training episodes."""
+    """This rank's share of the training episodes; ranks that share their clips have the same ones."""
     source = BulkEpisodes.open(Path(data.episodes))
     chosen = [place for place, one in enumerate(source.listed) if data.view in ("", one.get("view"))]
-    mine = chosen[: data.most_episodes or len(chosen)][ranks.rank :: ranks.world_size]
+    mine = chosen[: data.most_episodes or len(chosen)][ranks.clip_rank :: ranks.clip_ranks]
     return _encode(source, mine, data, world, vae)
 
 

@@ -24,6 +24,7 @@ from worldwire_training.base_config import BaseConfig
 from worldwire_training.base_model import BaseModel, check_draws, clip_losses
 from worldwire_training.clip_sampler import FULL_PAST, ClipBatch, ClipSampler, Shape, ShapeSchedule
 from worldwire_training.common import EMA, Budget, Ranks, average_gradients, warmup_stable_decay
+from worldwire_training.context_parallel import share_clips, strip_of
 from worldwire_training.latents import LatentStore
 from worldwire_training.losses import ErrorBuffer
 from worldwire_training.optimizers import BaseOptimizer
@@ -66,8 +67,10 @@ class BaseTrainer(Trainer):
         start: BaseModel | None = None,
     ) -> None:
         """`start`: networks to begin with instead of random ones (the same on every rank)."""
+        ranks = ranks.sharing_clips(config.context_parallel)
         super().__init__(config, ranks, validator)
         check_draws(world, config.noise)
+        strip_of(world, config.context_parallel)
         self.config = config
         torch.manual_seed(config.seed)
         self.model = (start or BaseModel.build(world)).to(ranks.device)
@@ -78,6 +81,8 @@ class BaseTrainer(Trainer):
             recompute_blocks(self.model.dit)
         if config.parallel == "shard":
             shard(self.model, ranks)
+        if config.context_parallel > 1:
+            share_clips(self.model, world, ranks)
         self.ema = EMA(self.model, config.optimizer.ema_decay)
         self._optimizer = BaseOptimizer(self.model, config.optimizer)
         self._sampler = ClipSampler(store, world, config.random_memory)

@@ -41,11 +41,15 @@ Config = TypeVar("Config")
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """This process's place among the processes of one `torchrun`; alone when there is no torchrun."""
+    """This process's place among the processes of one `torchrun`; alone when there is no torchrun.
+
+    sharing: how many neighbours, itself included, have one clip together (`context_parallel.py`).
+    """
 
     rank: int
     world_size: int
     device: torch.device
+    sharing: int = 1
 
     @classmethod
     def join(cls, device: str = "auto") -> Ranks:
@@ -66,9 +70,33 @@ class Ranks:
             dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
         return cls(rank, world_size, place)
 
+    def sharing_clips(self, count: int) -> Ranks:
+        """The same process as one of `count` neighbours that have their clips together.
+
+        Raises ConfigError when the processes do not divide into such groups.
+        """
+        if self.world_size % count:
+            raise ConfigError(
+                "the processes do not divide into groups that share a clip",
+                expected=f"a multiple of context_parallel = {count}",
+                got=f"{self.world_size} processes",
+                remedy="start torchrun with another --nproc-per-node, or change context_parallel",
+            )
+        return dataclasses.replace(self, sharing=count)
+
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def clip_rank(self) -> int:
+        """The number of this process's group among those that have clips of their own."""
+        return self.rank // self.sharing
+
+    @property
+    def clip_ranks(self) -> int:
+        """How many such groups there are."""
+        return self.world_size // self.sharing
 
     def barrier(self) -> None:
         if self.world_size > 1:

@@ -1,7 +1,8 @@
 """How much memory a training run will take, before it starts: no tensor of the run is made.
 
 Weights, gradients, optimiser and average follow from the parameters. Activations are what autograd keeps for
-one microbatch of the most frequent shape, counted on fake tensors.
+one microbatch of the most frequent shape, counted on fake tensors. Under context parallelism that is a strip
+of its pictures: in attention a process has all tokens, but of its heads alone, which is as much.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from worldwire_training.base_config import BaseConfig
 from worldwire_training.base_model import BaseModel, text_config
 from worldwire_training.clip_sampler import ClipBatch, Shape, ShapeSchedule, Told
 from worldwire_training.common import Ranks
+from worldwire_training.context_parallel import strip_of
 from worldwire_training.losses import flow_matching_losses
 from worldwire_training.parallel import recompute_blocks
 
@@ -82,7 +84,8 @@ def refuse_if_short(needed: Estimate, free: int) -> None:
             "the device has too little memory for this run",
             expected=str(needed),
             got=f"{free / 2**30:.2f} GiB free",
-            remedy="lower latents_per_step (and raise microbatches), set recompute = true, or shard",
+            remedy="lower latents_per_step (and raise microbatches), set recompute = true, shard, or"
+            " raise context_parallel",
         )
 
 
@@ -113,7 +116,8 @@ def _build(world: WorldConfig, dtype: torch.dtype) -> BaseModel:
 def _forward(
     model: BaseModel, config: BaseConfig, world: WorldConfig, shape: Shape, clips: int, dtype: torch.dtype
 ) -> Tensor:
-    batch = _fake_batch(world, shape, clips, dtype)
+    cells = strip_of(world, config.context_parallel).size(world.latent_hw)
+    batch = _fake_batch(world, shape, clips, dtype, cells)
     context, data = batch.latents.tensor_split([shape.context], dim=2)
     data = data.repeat_interleave(config.noise.draws, 0)
     velocity = model(batch, context, torch.zeros_like(data), torch.zeros(len(data)))
@@ -136,9 +140,11 @@ def _kept_bytes(model: BaseModel, forward: Callable[[], Tensor]) -> int:
     return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
 
 
-def _fake_batch(world: WorldConfig, shape: Shape, clips: int, dtype: torch.dtype) -> ClipBatch:
-    """A batch of the right sizes."""
-    rows, columns = world.latent_hw
+def _fake_batch(
+    world: WorldConfig, shape: Shape, clips: int, dtype: torch.dtype, cells: tuple[int, int]
+) -> ClipBatch:
+    """A batch of the right sizes, of pictures (or strips of them) of so many rows and columns of cells."""
+    rows, columns = cells
     total = shape.context + shape.new
     frames = FRAMES_PER_LATENT * (shape.window + ACTION_WINDOW_LATENTS - 1)
     return ClipBatch(

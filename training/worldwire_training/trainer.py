@@ -141,7 +141,7 @@ class Trainer(ABC):
 
     def microbatches(self) -> range:
         """The numbers of this rank's microbatches in each step."""
-        return range(self.ranks.rank, self.all_microbatches, self.ranks.world_size)
+        return range(self.ranks.clip_rank, self.all_microbatches, self.ranks.clip_ranks)
 
     def generator(self, step: int, microbatch: int) -> torch.Generator:
         """Seeded by step and microbatch alone: a resumed run draws what an uninterrupted one would have."""
@@ -333,12 +333,12 @@ def check_identity(path: Path, stored: str, run: RunConfig) -> None:
 
 
 def count_microbatches(wanted: int, ranks: Ranks) -> int:
-    """Microbatches of a step on all ranks together; 0 wants one for each."""
-    count = wanted or ranks.world_size
-    if count % ranks.world_size:
+    """Microbatches of a step on all ranks together; 0 wants one for each (group that shares its clips)."""
+    count = wanted or ranks.clip_ranks
+    if count % ranks.clip_ranks:
         raise ConfigError(
             "the microbatches of a step do not share out among the processes",
-            expected=f"a multiple of {ranks.world_size}",
+            expected=f"a multiple of {ranks.clip_ranks}",
             got=str(count),
         )
     return count
