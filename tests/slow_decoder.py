@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,11 +20,16 @@ from worldwire.inputs import Inputs, per_frame
 class SlowDecoderWorld(FakeWorld):
     """decode_s: how long the frames of one step take. broken_at: the frame whose decoding fails.
 
+    broken_step: the step that fails, in its first half, or in its second if `breaks_late`; no frame of the
+    step before is decoded until it has.
     log: what happened, in order: ("begin", step), ("decoded", frame), ("save", frame), ...
     """
 
     decode_s: float = 0.0
     broken_at: int | None = None
+    broken_step: int | None = None
+    breaks_late: bool = False
+    has_failed: threading.Event = field(default_factory=threading.Event)
     overlaps: bool = True
     log: list[tuple[str, int]] = field(default_factory=list)
 
@@ -57,15 +63,25 @@ class SlowDecoderSession(FakeSession):
         self._steps += 1
         self.world.log.append(("begin", self._steps))
         time.sleep(self.world.step_s)
+        self._break(late=False)
         self._half, self._unshown = True, self._unshown + 1
         frames = [self._advance(item, 0.0) for item in listed]
-        return Begun(np.stack([frame.c2w for frame in frames]), self._decoded(frames))
+        waits = self._steps + 1 == self.world.broken_step
+        return Begun(np.stack([frame.c2w for frame in frames]), self._decoded(frames, waits))
 
     def finish(self) -> None:
         assert self._half
+        self._break(late=True)
         self._half = False
 
-    def _decoded(self, frames: list[Frame]) -> Iterator[Frame]:
+    def _break(self, late: bool) -> None:
+        if self._steps == self.world.broken_step and late == self.world.breaks_late:
+            self.world.has_failed.set()
+            raise RuntimeError("the fake denoiser broke, as it was told to")
+
+    def _decoded(self, frames: list[Frame], waits: bool) -> Iterator[Frame]:
+        if waits:
+            assert self.world.has_failed.wait(30)
         for place, frame in enumerate(frames):
             if place % FRAMES_PER_LATENT == 0:
                 time.sleep(self.world.decode_s * FRAMES_PER_LATENT / len(frames))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from fake_lane import fake_lane
 from server_fixture import serving
 from test_server import collect
 from worlds import write_random_world
@@ -19,26 +19,6 @@ from worldwire_runtime.speed import Speed
 from worldwire_runtime.world import World
 
 FORWARD = Inputs(frozenset({"forward"}))
-
-
-class FakeStream:
-    """Notes what was waited for, in the thread that did."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, *_, priority=0):
-        self.priority, self.waited = priority, []
-
-    def wait_event(self, event):
-        self.waited.append((event.number, threading.current_thread().name))
-
-
-class FakeEvent:
-    made = 0
-
-    def record(self, _stream):
-        FakeEvent.made += 1
-        self.number = FakeEvent.made
 
 
 class FakeLatents:
@@ -56,19 +36,7 @@ class FakeLatents:
 
 @pytest.fixture
 def lane(monkeypatch) -> Lane:
-    @contextmanager
-    def stream(_):
-        yield
-
-    for name, fake in {
-        "Stream": FakeStream,
-        "Event": FakeEvent,
-        "stream": stream,
-        "current_stream": lambda _: None,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, fake)
-    FakeEvent.made = 0
-    return Lane(torch.device("cuda"))
+    return fake_lane(monkeypatch)
 
 
 def number_of(latent: FakeLatents) -> Landing:

@@ -155,6 +155,16 @@ def test_a_live_session_that_breaks_tells_its_player():
             collect(session, 100, timeout_s=5)
 
 
+def test_pictures_in_the_encoder_are_sent_before_the_error_that_ends_their_session():
+    with serving(FakeWorld(fail_at=20)) as server, worldwire.connect(server.endpoint) as client:
+        session = client.session(formats=["jpeg"])
+        session.reset()
+        session.start()
+        frames, error = until_it_fails(session)
+    assert "the fake world broke" in error
+    assert [frame.index for frame in frames] == list(range(1, 20))
+
+
 def test_silent_clients_lose_their_sessions_when_none_comes_back():
     world = FakeWorld()
     with serving(world, liveness_s=0.5, resume_s=0.2) as server, RawPeer(server.endpoint) as peer:
@@ -350,6 +360,16 @@ def collect(session, count: int, timeout_s: float) -> list[worldwire.Frame]:
     while len(frames) < count and time.monotonic() < deadline:
         frames += session.poll_frames(timeout_s=0.1)
     return frames
+
+
+def until_it_fails(session) -> tuple[list[worldwire.Frame], str]:
+    """All frames of a live session that end in an error, and its text."""
+    frames: list[worldwire.Frame] = []
+    while True:
+        try:
+            frames += collect(session, 1, timeout_s=30)
+        except WorldwireError as error:
+            return frames, str(error)
 
 
 def test_a_seed_image_and_its_message_must_agree(server):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 
 import numpy as np
 import pytest
+from fake_lane import fake_lane
 from server_fixture import RawPeer, serving
 from slow_decoder import SlowDecoderWorld
-from test_server import collect, open_raw
+from test_server import collect, open_raw, until_it_fails
 from worlds import write_random_world
 
 import worldwire
 from worldwire.errors import StateError, WorldwireError
 from worldwire.inputs import Inputs
-from worldwire.protocol import Close, Credit, Done, FrameMessage, Save, Saved
+from worldwire.protocol import Close, Credit, Done, ErrorMessage, FrameMessage, Save, Saved
 from worldwire_runtime.decoder import DecoderStream
 from worldwire_runtime.session import Session
 from worldwire_runtime.world import World
@@ -32,11 +34,22 @@ def world() -> SlowDecoderWorld:
     return SlowDecoderWorld(step_s=0.1, decode_s=0.08)
 
 
-def live(client):
-    session = client.session()
+AHEAD = 64  # a window in which no step has to wait for its client
+
+
+def live(client, window: int | None = None, **options):
+    session = client.session(**options)
     session.reset()
-    session.start()
+    session.start(window)
     return session
+
+
+def wait_until(is_true) -> bool:
+    """Whether it became true in good time."""
+    deadline = time.monotonic() + 30
+    while not is_true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return is_true()
 
 
 def begun_before_the_last_frame(world: SlowDecoderWorld) -> list[bool]:
@@ -154,10 +167,45 @@ def test_a_failing_decoder_ends_its_session_alone():
         other = live(client)
         assert len(collect(other, 40, timeout_s=5)) >= 40
         other.close()
-        deadline = time.monotonic() + 3
-        while world.open_sessions and time.monotonic() < deadline:
-            time.sleep(0.02)
-    assert world.open_sessions == 0
+        assert wait_until(lambda: not world.open_sessions)
+
+
+@pytest.mark.parametrize("breaks_late", [False, True], ids=["first half", "second half"])
+@pytest.mark.parametrize("frame_format", ["rgb", "jpeg"])
+def test_what_was_made_before_a_step_failed_is_shown_before_the_error(breaks_late, frame_format):
+    """A second half that fails leaves latents of its own step: these are shown, too."""
+    world = SlowDecoderWorld(broken_step=3, breaks_late=breaks_late)
+    with serving(world) as server, worldwire.connect(server.endpoint) as client:
+        session = live(client, AHEAD, formats=[frame_format])
+        frames, error = until_it_fails(session)
+        assert wait_until(lambda: not world.open_sessions)
+    assert [frame.index for frame in frames] == list(range(1, 25 if breaks_late else 17))
+    assert "the fake denoiser broke" in error
+    assert ("begin", 4) not in world.log
+
+
+def test_a_client_that_stalls_gets_the_frames_before_the_error_when_it_has_room():
+    world = SlowDecoderWorld(broken_step=2, breaks_late=True)
+    with serving(world) as server, RawPeer(server.endpoint) as stalled:
+        session = open_raw(stalled, window=8)
+        world.has_failed.wait(30)
+        first = [stalled.receive(30) for _ in range(8)]
+        assert [message.index for message in first] == list(range(1, 9))
+        assert stalled.receive(0.3) is None
+        stalled.send(Credit(session=session, frames=8))
+        second = [stalled.receive(30) for _ in range(8)]
+        assert [(message.index, message.dropped) for message in second] == [(n, 0) for n in range(9, 17)]
+        assert isinstance(last := stalled.receive(30), ErrorMessage)
+        assert last.fatal
+        assert last.session == session
+
+
+def test_of_a_step_and_the_decoder_that_both_fail_the_first_is_named():
+    world = SlowDecoderWorld(broken_step=3, broken_at=12)
+    with serving(world) as server, worldwire.connect(server.endpoint) as client:
+        frames, error = until_it_fails(live(client, AHEAD))
+    assert "the fake denoiser broke" in error
+    assert [frame.index for frame in frames] == list(range(1, 12))
 
 
 def test_the_sessions_of_a_vanished_client_end():
@@ -166,10 +214,7 @@ def test_the_sessions_of_a_vanished_client_end():
         with RawPeer(server.endpoint) as peer:
             open_raw(peer, window=4096)
             peer.receive()
-        deadline = time.monotonic() + 3
-        while world.open_sessions and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert world.open_sessions == 0
+        assert wait_until(lambda: not world.open_sessions)
 
 
 def test_sessions_take_turns_and_keep_their_order(world):
@@ -237,3 +282,35 @@ def test_halves_of_steps_give_what_steps_give(overlapping):
     np.testing.assert_array_equal(expected, [frame.pixels for frame in frames])
     assert [frame.index for frame in frames] == list(range(1, 17))
     np.testing.assert_array_equal(plain.step(FORWARD)[0].pixels, session.branch().step(FORWARD)[0].pixels)
+
+
+def test_frames_in_the_lane_outlive_a_step_that_fails(overlapping, monkeypatch):
+    """The real session and lane: the second step fails while the first one's frames are in the lane."""
+    plain = started(overlapping)
+    expected = plain.step(FORWARD)
+    overlapping._decoder.lane = fake_lane(monkeypatch)
+    failed, decode, generate = threading.Event(), overlapping._decoder.decode, overlapping.rules.generate
+    steps = iter((1, 2))
+
+    def decode_late(latents, cache):
+        assert cache is None or failed.wait(30)
+        return decode(latents, cache)
+
+    def break_the_second(*args):
+        if next(steps) == 2:
+            failed.set()
+            raise RuntimeError("the denoiser broke, as it was told to")
+        return generate(*args)
+
+    monkeypatch.setattr(overlapping._decoder, "decode", decode_late)
+    monkeypatch.setattr(overlapping.rules, "generate", break_the_second)
+    with serving(overlapping) as server, worldwire.connect(server.endpoint) as client:
+        session = client.session()
+        session.reset(seed=3)
+        session.send_input({"forward"})
+        session.start(AHEAD)
+        frames, error = until_it_fails(session)
+    assert "the denoiser broke" in error
+    assert [frame.index for frame in frames] == [frame.index for frame in expected]
+    for ours, theirs in zip(expected, frames, strict=True):
+        np.testing.assert_array_equal(ours.pixels, theirs.pixels)

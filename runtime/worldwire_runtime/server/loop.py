@@ -458,7 +458,10 @@ class Server:
         task.slot.shows.append(Show(imagined, task.client))
 
     def _on_shown(self, slot: Slot, show: Show, event: Event) -> None:
-        """A frame of an earlier step is decoded, or all are, or decoding failed."""
+        """A frame of an earlier step is decoded, or all are, or decoding failed.
+
+        What failed meanwhile is said behind the frames of the steps before it.
+        """
         if isinstance(event, Frame):
             if slot.client == show.client and slot.spend(event):
                 self._outbox.picture(slot, event, None)
@@ -466,7 +469,10 @@ class Server:
         self._shows.popleft()
         slot.end_show()
         if isinstance(event, Failed):
-            self._on_failed(Task(slot, show.client, None, None, ends=False), event.error)
+            slot.drop_shows()  # they go on from where the decoder failed
+            slot.failure = slot.failure or event.error
+        if slot.failure is not None and not slot.shows:
+            self._on_failed(Task(slot, show.client, None, None, ends=False), slot.failure)
         self._greet_late()
 
     def _on_end(self, task: Task, event: Finished | Failed) -> None:
@@ -510,6 +516,9 @@ class Server:
     def _on_failed(self, task: Task, error: Exception) -> None:
         """A typed error refuses a request; any other one, or one of a live step, closes the session."""
         slot, message = task.slot, task.message
+        if slot.shows:  # the frames before it were made from inputs that the client sent: they come first
+            slot.failure = error
+            return
         typed = isinstance(error, WorldwireError)
         fatal = not typed or message is None or isinstance(message, Open)
         if not typed:

@@ -94,8 +94,8 @@ class Outbox:
 
     def _deliver(self, parcel: Parcel) -> None:
         slot, content = parcel.slot, parcel.content
-        if slot.client != parcel.client or (slot.closing and isinstance(content, Shot)):
-            return  # its client went away in the meantime, or the session failed
+        if slot.client != parcel.client:
+            return  # its client went away in the meantime
         if not isinstance(content, Shot):
             self._send(parcel.client, content, parcel.payload)
             return

@@ -44,7 +44,8 @@ class Slot:
     granted with `start`, 0 while the session is not live; credit is what is left of it. due_s: a live step
     begins no sooner. step_s: how long the last one took. busy: the worker has a job of this session.
     shows: the steps whose frames are still to be decoded; the first of them is, while is_showing. runs_ahead:
-    the client is so quick that the next step need not wait for that. encoding: what waits in the outbox.
+    the client is so quick that the next step need not wait for that. failure: ends the session once all shows
+    are over; no step begins meanwhile. encoding: what waits in the outbox.
     An orphan has no client; tokens and orphaned_s say who may take it over, and since when it waits.
     """
 
@@ -68,6 +69,7 @@ class Slot:
     shows: deque[Show] = field(default_factory=deque)
     is_showing: bool = False
     runs_ahead: bool = False
+    failure: Exception | None = None
     encoding: int = 0
     tokens: tuple[str, ...] = ()
     orphaned_s: float = 0.0
@@ -99,7 +101,8 @@ class Slot:
         will wait, as latents, until it can take them.
         """
         if self.shows:
-            return self.window > 0 and self.is_showing and self.runs_ahead and len(self.shows) == 1
+            ahead = self.is_showing and self.runs_ahead and len(self.shows) == 1
+            return ahead and self.window > 0 and self.failure is None
         return 0 < min(self.frames_per_step, self.window) <= self.credit
 
     @property
@@ -292,8 +295,10 @@ class Sessions:
         return [slot for slot in self if slot.client == NO_CLIENT and not slot.closing]
 
     def end(self, slot: Slot) -> None:
-        """The slot ends: at once if nothing was made for it, else when the worker has closed its session."""
-        slot.closing = True
+        """The slot ends, and nobody hears of it any more: at once if nothing was made for it, else when the
+        worker has closed its session.
+        """
+        slot.client, slot.closing = NO_CLIENT, True
         if slot.session is None and not slot.busy:
             self.remove(slot)
 
