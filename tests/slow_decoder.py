@@ -30,6 +30,9 @@ class SlowDecoderWorld(FakeWorld):
     broken_step: int | None = None
     breaks_late: bool = False
     has_failed: threading.Event = field(default_factory=threading.Event)
+    steps_ahead_until: int = 0
+    """Of the steps before this one no frame is decoded until the next step has begun."""
+    has_begun: threading.Condition = field(default_factory=threading.Condition)
     overlaps: bool = True
     log: list[tuple[str, int]] = field(default_factory=list)
 
@@ -61,13 +64,14 @@ class SlowDecoderSession(FakeSession):
         assert not self._half
         listed = per_frame(inputs, self.frames_per_step)
         self._steps += 1
-        self.world.log.append(("begin", self._steps))
+        with self.world.has_begun:
+            self.world.log.append(("begin", self._steps))
+            self.world.has_begun.notify_all()
         time.sleep(self.world.step_s)
         self._break(late=False)
         self._half, self._unshown = True, self._unshown + 1
         frames = [self._advance(item, 0.0) for item in listed]
-        waits = self._steps + 1 == self.world.broken_step
-        return Begun(np.stack([frame.c2w for frame in frames]), self._decoded(frames, waits))
+        return Begun(np.stack([frame.c2w for frame in frames]), self._decoded(frames, self._steps))
 
     def finish(self) -> None:
         assert self._half
@@ -79,9 +83,16 @@ class SlowDecoderSession(FakeSession):
             self.world.has_failed.set()
             raise RuntimeError("the fake denoiser broke, as it was told to")
 
-    def _decoded(self, frames: list[Frame], waits: bool) -> Iterator[Frame]:
-        if waits:
-            assert self.world.has_failed.wait(30)
+    def _wait_before_decoding(self, step: int) -> None:
+        world = self.world
+        if step + 1 == world.broken_step:
+            assert world.has_failed.wait(30)
+        if step < world.steps_ahead_until:
+            with world.has_begun:
+                assert world.has_begun.wait_for(lambda: ("begin", step + 1) in world.log, 30)
+
+    def _decoded(self, frames: list[Frame], step: int) -> Iterator[Frame]:
+        self._wait_before_decoding(step)
         for place, frame in enumerate(frames):
             if place % FRAMES_PER_LATENT == 0:
                 time.sleep(self.world.decode_s * FRAMES_PER_LATENT / len(frames))

@@ -72,14 +72,14 @@ class Player:
         return to_pixels(pygame.image.load(new.pop()))
 
     def screenshot_when(self, holds, within_s: float = 30):
-        """The first screenshot of which `holds`: a busy machine may take seconds to draw what a key asked for."""
+        """The first screenshot of which `holds`: a busy machine draws what a key asked for seconds later."""
         deadline_s = time.monotonic() + within_s
         while not holds(picture := self.screenshot()):
             assert time.monotonic() < deadline_s, "the window never showed it"
         return picture
 
     def screenshot_at_rest(self):
-        """A screenshot that the next one, half a second later, repeats: what was asked for has been played."""
+        """A screenshot that the next one repeats half a second later: what was asked for has been played."""
         pictures = [self.screenshot()]
 
         def rests(picture) -> bool:
@@ -139,5 +139,5 @@ def test_walking_looking_and_the_hud_with_real_events(display, tmp_path):
 
 
 def _key_cap_is_lit(picture) -> bool:
-    """Whether the cap of A has the HUD's accent. Further right the memory's thumbnails are framed in it too."""
+    """Whether the cap of A has the HUD's accent; further right the memory's thumbnails are framed in it."""
     return (picture[-60:, :50] == (98, 208, 170)).all(-1).sum() > 50
