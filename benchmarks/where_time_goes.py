@@ -31,7 +31,7 @@ from worldwire_runtime.session import Session
 from worldwire_runtime.speed import Speed
 from worldwire_runtime.world import World
 
-FUNCTIONS = ("_clip", "_clip_after", "_first_clip")
+FUNCTIONS = ("_clip", "_clip_after", "_other_after")
 PROFILED_CLIPS = 2
 KERNELS_SHOWN, HOST_ROWS = 40, 15
 NAME_LENGTH = 110
@@ -158,7 +158,8 @@ def measure(world: World, plan: str | None, clips: int, begun: float) -> dict[st
     """Plays until everything has settled, then a few clips, then some in a profile."""
     chosen = world.config.plan(plan)
     settling = Speed().on(world.device).facts["settling_clips"]
-    warm = -(-(chosen.past + chosen.memory) // chosen.new) + 1 + settling
+    era = world.config.rolling_latents if world.config.dit.attention == "rolling" else 0
+    warm = -(-(chosen.past + chosen.memory + era) // chosen.new) + 1 + settling
     pixels = np.random.default_rng(0).integers(0, 255, (world.config.height, world.config.width, 3), np.uint8)
     session = world.session(plan)
     loaded_s = time.perf_counter() - begun

@@ -125,6 +125,8 @@ def test_the_warm_up_lasts_until_everything_has_settled():
     assert warm_up_clips(info) == 10
     compiled = dataclasses.replace(info, extra={"clip_plan": plan, "speed": {"settling_clips": 9}})
     assert warm_up_clips(compiled) == 19
+    rolling = dataclasses.replace(info, extra={"clip_plan": plan, "era_latents": 32})
+    assert warm_up_clips(rolling) == 42  # into the second era
     assert warm_up_clips(dataclasses.replace(info, extra={})) == LEAST_WARM_UP_CLIPS
 
 

@@ -58,7 +58,8 @@ def silent(_: str) -> None:
 class Steady:
     """A clip's function in two equal forms: `plain`, and `fused` for argument shapes that keep coming back.
 
-    The first fused call of each shape compiles; `tell` hears of it before and after.
+    The first fused call of each shape compiles; `tell` hears of it before and after. after: so many calls of
+    a shape are plain.
     """
 
     def __init__(
@@ -67,9 +68,11 @@ class Steady:
         fused: Callable[..., Any],
         most: int = MOST_SHAPES,
         tell: Tell = silent,
+        after: int = STEADY_CLIPS,
     ) -> None:
         functools.update_wrapper(self, plain)
         self._plain, self._fused, self._most, self._tell = plain, fused, most, tell
+        self._after = after
         self._seen: Counter[Any] = Counter()
         self._compiled: set[Any] = set()
 
@@ -78,7 +81,7 @@ class Steady:
         if shapes in self._compiled:
             return self._fused(*args)
         self._seen[shapes] += 1
-        if self._seen[shapes] <= STEADY_CLIPS or len(self._compiled) == self._most:
+        if self._seen[shapes] <= self._after or len(self._compiled) == self._most:
             return self._plain(*args)
         with announced(f"compiling {_name(self._plain)} for clips of this shape", self._tell), rows_at_once():
             result = self._fused(*args)

@@ -99,9 +99,13 @@ def _cache_variables(folder: Path | None) -> dict[str, str]:
 
 
 def warm_up_clips(info: WorldInfo) -> int:
-    """Clips until past and memory are full and whatever is compiled or recorded has been."""
-    plan = info.extra.get("clip_plan")
-    filling = math.ceil((plan["past"] + plan["memory"]) / plan["new"]) if isinstance(plan, Mapping) else 0
+    """Clips until past and memory are full and whatever is compiled or recorded has been.
+
+    Under rolling attention a second era has begun by then: the first clip of one is compiled apart.
+    """
+    plan, era = info.extra.get("clip_plan"), int(info.extra.get("era_latents") or 0)
+    latents = era + plan["past"] + plan["memory"] if isinstance(plan, Mapping) else 0
+    filling = math.ceil(latents / plan["new"]) if isinstance(plan, Mapping) else 0
     speed = info.extra.get("speed")
     settling = int(speed["settling_clips"]) if isinstance(speed, Mapping) else 0
     return max(LEAST_WARM_UP_CLIPS, filling + 1 + settling)

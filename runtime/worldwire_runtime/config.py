@@ -197,6 +197,7 @@ class WorldConfig:
             extra={
                 "clip_plan": dataclasses.asdict(plan),
                 "attention": self.dit.attention,
+                "era_latents": self.rolling_latents if self.dit.attention == "rolling" else 0,
                 "vae_pruning": self.vae.pruning_rate,
                 "steps": self.sampler.steps,
                 "intrinsics": [camera.fx, camera.fy, camera.cx, camera.cy],

@@ -15,6 +15,7 @@ from torch import Tensor
 from worldwire_runtime.acceleration import (
     MOST_SHAPES,
     MOST_SHAPES_ON_CPU,
+    STEADY_CLIPS,
     Steady,
     Tell,
     compiled_network,
@@ -57,12 +58,15 @@ class Denoiser:
             else _plain
         )
 
-        def fast(name: str) -> Callable[..., Any]:
+        def fast(name: str, **options: Any) -> Callable[..., Any]:
             function = getattr(plain, name)
-            return fuse(function, getattr(fused, name)) if compiled else function
+            return fuse(function, getattr(fused, name), **options) if compiled else function
 
-        self._clip, self._first_clip = record(fast("sample")), fast("sample_after")
-        self._clip_after = record(self._first_clip, resident=("held",))
+        # Shapes that are known to come back need not prove it, where compiling is a matter of seconds.
+        after = STEADY_CLIPS if whole_functions_are_compiled(dit) else 0
+        self._clip = record(fast("sample"))
+        self._clip_after = record(fast("sample_after", after=after), resident=("held",), warm=after)
+        self._other_after = record(fast("sample_after"), resident=("held",))
         self._encoded, self._velocity = fast("encode_behind"), fast("velocity")
 
     @property
@@ -109,13 +113,13 @@ class Denoiser:
         """New latents [n, C, h, w] behind the context that is `held` (`rolling` attention).
 
         clean: latents [c, C, h, w] that the first step encodes along the way. rows: where these and the new
-        latents go, and what they see. conditions: of the clean latents, then of the new ones. recurs: False
-        for the first clip of an era, which is not worth recording.
+        latents go, and what they see. conditions: of the clean latents, then of the new ones. recurs: whether
+        clips like this one are known to come again.
         """
         along = clean.transpose(0, 1)[None].to(conditions.plucker.dtype)
         start = noise.transpose(0, 1)[None].float()
         solver = Euler(flow_schedule(steps, self._shift))
-        sample = self._clip_after if recurs else self._first_clip
+        sample = self._clip_after if recurs else self._other_after
         return sample(self._told(conditions), along, held, rows, start, solver)[0].transpose(0, 1)
 
     def encode_behind(

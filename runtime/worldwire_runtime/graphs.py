@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from worldwire_runtime.acceleration import STEADY_CLIPS, Tell, announced, silent
 
 WARM_CALLS = STEADY_CLIPS + 2  # of equal shapes before they are recorded: what compiles has compiled by then
-MOST_GRAPHS = 4  # each holds the memory of its intermediate results; other shapes run as they are
+MOST_GRAPHS = 8  # each holds the memory of its intermediate results; other shapes run as they are
 
 Function = Callable[..., Any]
 
@@ -45,6 +45,7 @@ class Graphed:
     serves only calls with tensors of the same addresses. Once that memory is freed, it makes room for others.
     immutable: names of parameters whose tensors nobody changes once they are made, such as what a network
     makes of a prompt. While the same ones come again they are not copied again.
+    warm: so many calls of a shape run as they are.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Graphed:
         *,
         resident: Collection[str] = (),
         immutable: Collection[str] = (),
+        warm: int = WARM_CALLS,
     ):
-        self._function, self._tell = function, tell
+        self._function, self._tell, self._warm = function, tell, warm
         self._record = record or CudaRecorder()
         self._resident, self._immutable = (_places(function, names) for names in (resident, immutable))
         self._recordings: dict[Any, _Recording] = {}
@@ -89,7 +91,7 @@ class Graphed:
         self._seen[form] += 1
         for key in [key for key, recording in self._recordings.items() if recording.is_orphan]:
             del self._recordings[key]
-        return self._seen[form] > WARM_CALLS and len(self._recordings) < MOST_GRAPHS
+        return self._seen[form] > self._warm and len(self._recordings) < MOST_GRAPHS
 
     def _make(self, leaves: list[Any], shape: Any, here: list[Tensor]) -> tuple[_Recording, Any]:
         """A recording of a call, and that call's result."""
