@@ -165,7 +165,9 @@ class RollingContext:
     def generate(self, memory: Memory, clip: Clip, noise: Tensor, steps: int) -> Tensor:
         """Clean new latents [n, C, h, w] of a clip, which must be in the memory before the next one."""
         step = self._first_step(memory, clip)
-        return self._denoiser.generate_after(*step, noise, steps, recurs=len(self.turns) > 1)
+        # All others stand at a session's beginning, or belong to one that plays without memory.
+        recurs = bool(clip.slots) and (len(self.turns) == 1 or bool(self.turns[-2].slots))
+        return self._denoiser.generate_after(*step, noise, steps, recurs=recurs)
 
     def replay(self, memory: Memory, clip: Clip, turns: Sequence[Turn]) -> None:
         """Repeats the turns of an era; `clip` says what is told, its actions reach to the newest latent."""
