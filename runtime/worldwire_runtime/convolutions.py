@@ -3,7 +3,7 @@
 `taps`      the model's own: a 2-D convolution per time tap, over frames put behind those of the past
 `products`  one 2-D convolution: every frame meets the weights of all taps once, and later frames add up what
             they need. Nothing is put together before it, and a narrow layer's product is three times wider.
-            The cache holds products of earlier frames in place of the frames.
+            The cache holds products of earlier frames in place of the frames (`cache_shapes`).
 `volume`    the library's 3-D convolution over the frames of `taps`
 """
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldwire_runtime.model.vae import CausalConv3d, Stream
+from worldwire_runtime.model.vae import CausalConv3d, Decoder, Stream
 
 Form = Literal["taps", "products", "volume"]
 TAPS: Final[Form] = "taps"
@@ -33,6 +33,28 @@ def use_form(network: nn.Module, form: Form) -> None:
                 by_tap = layer.weight.data.flip(2).movedim(2, 0)  # the newest tap first
                 layer.weight = nn.Parameter(by_tap.flatten(0, 1).contiguous(), requires_grad=False)
             layer.__class__ = ProductConv if form == PRODUCTS else VolumeConv
+
+
+def cache_shapes(decoder: Decoder, latent_hw: tuple[int, int]) -> list[torch.Size]:
+    """What a session's decoding keeps from latent to latent: one [frames, 1, H, W, C] for each layer."""
+    rows, columns = latent_hw
+    stages = list(enumerate(decoder.upsamples))  # all but the last double the resolution at their end
+    parts = [(0, decoder.conv1), (0, decoder.middle), *stages, (len(stages) - 1, decoder.head)]
+    return [
+        torch.Size((frames, 1, rows << doubled, columns << doubled, channels))
+        for doubled, part in parts
+        for layer in part.modules()
+        if isinstance(layer, CausalConv3d) and layer.kernel_size[0] > 1
+        for frames, channels in [_kept_by(layer)]
+    ]
+
+
+def _kept_by(layer: CausalConv3d) -> tuple[int, int]:
+    """How many frames of how many channels a layer keeps."""
+    taps = layer.kernel_size[0]
+    if isinstance(layer, ProductConv):
+        return taps * (taps - 1) // 2, layer.out_channels  # one that waits for one frame, one for two, ...
+    return taps - 1, layer.in_channels
 
 
 class ProductConv(CausalConv3d):

@@ -1,7 +1,7 @@
 """How much memory a world takes, estimated from its configuration alone: said before anything is loaded.
 
-Weights are counted exactly; the memory of a clip is the sum of the few large tensors that are alive at once
-(`docs/released_checkpoints.md` compares the estimates with measured peaks where there are any).
+Weights and what each session keeps from clip to clip are counted exactly; the memory of a clip is the sum of
+the few large tensors that are alive at once (`docs/released_checkpoints.md` compares).
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from functools import lru_cache
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from worldwire.errors import MachineError
 from worldwire_runtime.config import ClipPlan, WorldConfig
+from worldwire_runtime.convolutions import PRODUCTS, Form, cache_shapes, use_form
+from worldwire_runtime.memory import CAPACITY
 from worldwire_runtime.model.config import PATCH, DiTConfig
 from worldwire_runtime.model.dit import DiT
 from worldwire_runtime.model.text import TinyTextConfig, UMT5Config
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAE, VAEConfig
 from worldwire_runtime.quantize.layers import layer_names
+from worldwire_runtime.rolling import most_places
 from worldwire_runtime.usage import GIB
 
 BF16_BYTES, FLOAT32_BYTES = 2, 4
 DRIVER_BYTES = GIB  # CUDA context, library workspaces, the allocator's fragments
-KEPT_LATENTS = 4096  # of a session's memory
 # Tensors of the named width that are alive at once in the hungriest place.
 FFN_BUFFERS, STREAM_BUFFERS, DECODER_BUFFERS = 2, 6, 4
 LEAST_OF_A_GPU = 1_000_000_000
@@ -37,29 +40,45 @@ class Resident:
 
     bytes_per_weight: of the networks (4: float32, 2: bfloat16). eight_bit: which linears are stored in 8 bits
     ("attention", "all" or None). text: whether the text encoder is on the device. experts: how many
-    transformers are on the device at once.
+    transformers are on the device at once. decoder: the form of its convolutions, which says what sessions
+    keep. overlap: clips are decoded while the next ones are made. The defaults are those of a GPU.
     """
 
     bytes_per_weight: int = BF16_BYTES
     eight_bit: str | None = None
     text: bool = True
     experts: int = 1
+    decoder: Form = PRODUCTS
+    overlap: bool = True
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes on the device by part, at the peak of a clip; and bytes of the main memory."""
+    """Bytes on the device by part, at the peak of a clip; and bytes of the main memory.
+
+    device: what all sessions share. session: what each of them keeps, on the device as well.
+    """
 
     device: dict[str, int]
+    session: dict[str, int]
     host: dict[str, int] = field(default_factory=dict)
 
     @property
     def device_bytes(self) -> int:
-        return sum(self.device.values())
+        """With one session."""
+        return sum(self.device.values()) + self.session_bytes
+
+    @property
+    def session_bytes(self) -> int:
+        """Of each further one."""
+        return sum(self.session.values())
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in self.device.items())
-        return f"{self.device_bytes / GIB:.1f} GiB ({parts})"
+        parts = ", ".join(
+            f"{name} {size / GIB:.1f}" for name, size in (self.device | self.session).items() if size
+        )
+        further = f"{self.session_bytes / GIB:.1f} for each further session"
+        return f"{self.device_bytes / GIB:.1f} GiB ({parts}; {further})"
 
 
 def memory_estimate(config: WorldConfig, resident: Resident, plan: ClipPlan | None = None) -> Footprint:
@@ -70,23 +89,28 @@ def memory_estimate(config: WorldConfig, resident: Resident, plan: ClipPlan | No
     total = 1 if config.experts is None else 1 + len(config.views)
     device = {
         "transformer": transformer * min(total, resident.experts),
-        "VAE": _parameters(config.vae) * resident.bytes_per_weight,
+        "VAE": _parameters(_vae(config.vae, resident.decoder)) * resident.bytes_per_weight,
         "text encoder": text if resident.text else 0,
         "clip": _clip_bytes(config, plan, resident),
-        "memory": _latent_cells(config) * config.dit.in_dim * KEPT_LATENTS * resident.bytes_per_weight,
         "driver": DRIVER_BYTES,
+    }
+    session = {
+        "memory": _latent_cells(config) * config.dit.in_dim * CAPACITY * resident.bytes_per_weight,
+        "decoder's cache": _decoder_cache_bytes(config, resident),
+        "held keys": _held_bytes(config, plan, resident),
     }
     host = {
         "resting experts": transformer * (total - min(total, resident.experts)),
         "text encoder": 0 if resident.text else text,
     }
-    return Footprint(device, host)
+    return Footprint(device, session, host)
 
 
 def transformer_bytes(config: DiTConfig, resident: Resident) -> int:
     """One transformer's weights; the 8-bit ones take a byte each."""
-    small = _eight_bit_weights(config, resident.eight_bit) if resident.eight_bit else 0
-    return _parameters(config) * resident.bytes_per_weight - small * (resident.bytes_per_weight - 1)
+    dit = _transformer(config)
+    small = _eight_bit_weights(dit, resident.eight_bit) if resident.eight_bit else 0
+    return _parameters(dit) * resident.bytes_per_weight - small * (resident.bytes_per_weight - 1)
 
 
 def text_encoder_bytes(config: TinyTextConfig | UMT5Config, resident: Resident) -> int:
@@ -135,7 +159,7 @@ def check_memory(config: WorldConfig, resident: Resident, free_bytes: int, where
 
 def check_gpu(config: WorldConfig) -> None:
     """MachineError for a world that is too large to be played without a GPU by accident."""
-    if _parameters(config.dit) > LEAST_OF_A_GPU:
+    if _parameters(_transformer(config.dit)) > LEAST_OF_A_GPU:
         raise MachineError(
             f"{config.name} needs a GPU, and there is none",
             expected="a CUDA device with " + str(memory_estimate(config, Resident(text=False))),
@@ -155,15 +179,36 @@ def _clip_bytes(config: WorldConfig, plan: ClipPlan, resident: Resident) -> int:
     width = resident.bytes_per_weight
     camera = 2 * dit.num_layers * tokens * dit.dim * width
     text = 2 * dit.num_layers * dit.text_len * dit.dim * width
-    keys = 0 if dit.attention == "joint" else 2 * dit.num_layers * tokens * dit.dim * width
+    keys = 2 * dit.num_layers * tokens * dit.dim * width if dit.attention == "cached" else 0
     forward = tokens * (FFN_BUFFERS * dit.ffn_dim * width + STREAM_BUFFERS * dit.dim * FLOAT32_BYTES)
-    return camera + text + keys + max(forward, _decoding_bytes(config, width))
+    decoding = _decoding_bytes(config, resident)
+    return camera + text + keys + (forward + decoding if resident.overlap else max(forward, decoding))
 
 
-def _decoding_bytes(config: WorldConfig, width: int) -> int:
-    """One latent's frames at half resolution, where the decoder's last stage begins twice as wide."""
+def _decoding_bytes(config: WorldConfig, resident: Resident) -> int:
+    """One latent's frames at half resolution, where the decoder's last stage begins twice as wide.
+
+    And what it leaves for the next latent, while what it was left by the one before is still there.
+    """
     pixels = config.height * config.width // 4
-    return DECODER_BUFFERS * FRAMES_PER_LATENT * pixels * 2 * config.vae.decoder_width * width
+    buffers = DECODER_BUFFERS * FRAMES_PER_LATENT * pixels * 2 * config.vae.decoder_width
+    return buffers * resident.bytes_per_weight + _decoder_cache_bytes(config, resident)
+
+
+def _decoder_cache_bytes(config: WorldConfig, resident: Resident) -> int:
+    """What one session's decoding keeps from latent to latent."""
+    shapes = cache_shapes(_vae(config.vae, resident.decoder).decoder, config.latent_hw)
+    return sum(shape.numel() for shape in shapes) * resident.bytes_per_weight
+
+
+def _held_bytes(config: WorldConfig, plan: ClipPlan, resident: Resident) -> int:
+    """The keys and values that a session's longest clip holds under rolling attention."""
+    if config.dit.attention != "rolling":
+        return 0
+    like = torch.empty(1, *config.latent_hw, device="meta")
+    held = pytree.tree_leaves(_transformer(config.dit).hold(most_places(plan), like))
+    numbers = sum(leaf.numel() for leaf in held if leaf is not None)
+    return numbers * resident.bytes_per_weight
 
 
 def _latent_cells(config: WorldConfig) -> int:
@@ -171,15 +216,25 @@ def _latent_cells(config: WorldConfig) -> int:
     return rows * columns
 
 
-@lru_cache
-def _parameters(config: DiTConfig | VAEConfig) -> int:
-    with torch.device("meta"):
-        network: nn.Module = DiT(config) if isinstance(config, DiTConfig) else VAE(config)
+def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@lru_cache
-def _eight_bit_weights(config: DiTConfig, layers: str) -> int:
-    with torch.device("meta"):
-        dit = DiT(config)
+def _eight_bit_weights(dit: DiT, layers: str) -> int:
     return sum(dit.get_parameter(f"{name}.weight").numel() for name in layer_names(dit, layers))
+
+
+@lru_cache
+def _transformer(config: DiTConfig) -> DiT:
+    """Its shapes, without numbers."""
+    with torch.device("meta"):
+        return DiT(config)
+
+
+@lru_cache
+def _vae(config: VAEConfig, form: Form) -> VAE:
+    """The same of a VAE whose decoder has a form."""
+    with torch.device("meta"):
+        vae = VAE(config)
+    use_form(vae.decoder, form)
+    return vae

@@ -72,6 +72,11 @@ class Turn:
         return self.first + self.past + self.new
 
 
+def most_places(plan: ClipPlan) -> int:
+    """Places that the longest clip of a plan takes (`Places.count`)."""
+    return plan.past + max(plan.first - 1, plan.new) + plan.memory
+
+
 def read_turns(facts: Sequence[dict[str, Any]], memory: Memory, plan: ClipPlan) -> list[Turn]:
     """The turns of a saved session; StateError unless they are an era of `plan` that `memory` holds."""
     turns = [Turn(**fact | {"slots": tuple(fact["slots"])}) for fact in facts]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from worldwire.errors import ConfigError
+from worldwire_runtime.convolutions import PRODUCTS, TAPS, Form
 from worldwire_runtime.graphs import WARM_CALLS
 from worldwire_runtime.machine import refuse_fp8
 
@@ -27,8 +28,7 @@ class Speed:
     compiled: torch.compile fuses the networks, once a session's shapes have settled. graphs: a whole clip is
     replayed as one CUDA graph. attention_8bit: self-attention in 8-bit products, which changes its results a
     little (`worldwire_runtime.quantize.attention`). overlap: a served session's frames are decoded while its
-    next step runs. choose_on: where the memory compares cameras, "device" or
-    "cpu".
+    next step runs. choose_on: where the memory compares cameras, "device" or "cpu".
     """
 
     compiled: bool | None = None
@@ -44,6 +44,10 @@ class Speed:
                 expected=" or ".join(CHOOSERS),
                 got=repr(self.choose_on),
             )
+
+    def decoder_form(self, device: torch.device) -> Form:
+        """The form of the decoder's convolutions; the other choices are made."""
+        return PRODUCTS if self.compiled and device.type == "cuda" else TAPS
 
     def on(self, device: torch.device) -> Speed:
         """The same with every choice made for a device.

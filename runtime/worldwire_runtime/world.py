@@ -19,7 +19,6 @@ from worldwire.errors import ConfigError, ImageError
 from worldwire_runtime.acceleration import Tell, silent
 from worldwire_runtime.assembly import Networks, Place, assemble
 from worldwire_runtime.config import ClipPlan
-from worldwire_runtime.convolutions import PRODUCTS, TAPS
 from worldwire_runtime.decoder import Decoder, DecoderStream
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence, expert_denoisers, of_view
@@ -110,10 +109,10 @@ class World:
         self._precision = (
             place.quantization.precision if place.quantization else str(dtype).removeprefix("torch.")
         )
-        self._resident = _resident(source, place)
+        self.speed = (speed or Speed()).on(device)
+        self._resident = _resident(source, place, self.speed)
         self.seed_images = SeedImages(source.seeds, config.height, config.width)
         self._vae, self._text_encoder = networks.vae, networks.text
-        self.speed = (speed or Speed()).on(device)
         denoisers = {name: self._denoiser(dit, tell) for name, dit in networks.transformers.items()}
         self.denoiser = next(iter(denoisers.values()))
         self._experts = self._take_turns(networks, denoisers)
@@ -156,8 +155,9 @@ class World:
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
         source = locate(preset, weights, attention=attention, vae_pruning=vae_pruning, offload=offload)
-        place = _place(source, device, precision, text_on, memory_gib)
+        place = _place(source, device, precision, text_on)
         speed = (speed or Speed()).on(place.device)
+        _check_memory(source, place, speed, memory_gib)
         networks = assemble(source, place, progress)
         progress(1.0, "ready")
         return cls(source, networks, place, speed=speed, tell=partial(progress, 1.0))
@@ -182,12 +182,11 @@ class World:
 
     def _make_decoder(self, tell: Tell) -> Decoder:
         """The decoder, as fast as it was asked for."""
-        compiled = bool(self.speed.compiled)
         return Decoder(
             self._vae,
-            compiled=compiled,
+            compiled=bool(self.speed.compiled),
             graphs=bool(self.speed.graphs),
-            form=PRODUCTS if compiled and self.device.type == "cuda" else TAPS,
+            form=self.speed.decoder_form(self.device),
             tell=tell,
         )
 
@@ -214,6 +213,7 @@ class World:
         chosen = self.config.plan(plan)
         info = self.config.info(chosen, self.seed_images.names)
         cuda = self.device.type == "cuda"
+        needs = memory_estimate(self.config, self._resident, chosen)
         here = {
             "seeds": self.seed_images.facts,
             "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
@@ -221,9 +221,8 @@ class World:
             "precision": self._precision,
             "speed": self.speed.facts,
             "weights": self.weights,
-            "estimated_memory_gib": round(
-                memory_estimate(self.config, self._resident, chosen).device_bytes / GIB, 2
-            ),
+            "estimated_memory_gib": round(needs.device_bytes / GIB, 2),
+            "estimated_session_gib": round(needs.session_bytes / GIB, 2),
         }
         return dataclasses.replace(info, extra=info.extra | here)
 
@@ -320,8 +319,8 @@ class World:
             done.synchronize()
 
 
-def _place(source: Source, device: str, precision: str, text_on: str, memory_gib: float | None) -> Place:
-    """Where the networks go and in which numbers, after the machine was asked whether they can."""
+def _place(source: Source, device: str, precision: str, text_on: str) -> Place:
+    """Where the networks go and in which numbers, after the machine was asked whether it has these."""
     config = source.config
     if text_on not in TEXT_PLACES:
         raise ConfigError("unknown place of the text encoder", expected=" or ".join(TEXT_PLACES), got=text_on)
@@ -331,16 +330,19 @@ def _place(source: Source, device: str, precision: str, text_on: str, memory_gib
     check_arithmetic(quantization, target)
     if device == "auto" and target.type == "cpu":
         check_gpu(config)
-    place = Place(target, dtype, quantization, target if text_on == "device" else torch.device("cpu"))
-    free = free_bytes(target)
+    return Place(target, dtype, quantization, target if text_on == "device" else torch.device("cpu"))
+
+
+def _check_memory(source: Source, place: Place, speed: Speed, memory_gib: float | None) -> None:
+    """MachineError if the device has less free than a session of this world will take."""
+    free = free_bytes(place.device)
     if memory_gib is not None:
-        limit_memory(target, memory_gib)
+        limit_memory(place.device, memory_gib)
         free = min(free, int(memory_gib * GIB))
-    check_memory(config, _resident(source, place), free, str(target))
-    return place
+    check_memory(source.config, _resident(source, place, speed), free, str(place.device))
 
 
-def _resident(source: Source, place: Place) -> Resident:
+def _resident(source: Source, place: Place, speed: Speed) -> Resident:
     """What of a world is on the device. A CPU takes umT5 mapped from its file; random weights have none."""
     experts = source.config.experts
     return Resident(
@@ -348,6 +350,8 @@ def _resident(source: Source, place: Place) -> Resident:
         eight_bit=place.quantization.layers if place.quantization else None,
         text=place.text.type != "cpu" and source.kind != RANDOM,
         experts=1 if experts is None or experts.offload else 1 + len(source.config.views),
+        decoder=speed.decoder_form(place.device),
+        overlap=bool(speed.overlap),
     )
 
 
