@@ -1,8 +1,10 @@
-"""A sharded run of some steps on CPUs: torchrun --nproc-per-node 2 sharded_run.py OUT STEPS [resume]
+"""A sharded run of some steps on CPUs: torchrun --nproc-per-node 2 sharded_run.py OUT STEPS [resume] [key=N]
 
 Writes no world; the losses are in OUT/scalars.jsonl. The small end of what trains a large network.
 """
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,24 @@ from worldwire_training.base_training import BaseTrainer
 from worldwire_training.common import Ranks
 
 WEIGHTS = "weights.txt"
+TIMEOUT_S = 240
+MOST_SHOWN = 10_000
+
+
+def launch(script: Path, processes: int, *words: str) -> None:
+    """Runs a script of this folder on so many processes, which must all succeed."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(script), *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr[-MOST_SHOWN:]
+
+
+def run(output: Path, processes: int, steps: int, *words: str) -> None:
+    """Some steps with so many processes."""
+    launch(Path(__file__), processes, str(output), str(steps), *words)
 
 
 def train(output: Path, ranks: Ranks, steps: int, resume: bool = False, **changes: object) -> float:
@@ -38,14 +58,16 @@ def train(output: Path, ranks: Ranks, steps: int, resume: bool = False, **change
     return sums[-1]
 
 
-def main(output: str, steps: str, resume: bool) -> None:
+def main(output: str, steps: str, *words: str) -> None:
     """One process of a sharded run."""
     ranks = Ranks.join("cpu")
-    weights = train(Path(output), ranks, int(steps), resume)
+    changes = {key: int(number) for key, number in (word.split("=") for word in words if "=" in word)}
+    weights = train(Path(output), ranks, int(steps), "resume" in words, **changes)
     if ranks.is_main:
         (Path(output) / WEIGHTS).write_text(repr(weights))
+    ranks.barrier()
     ranks.leave()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:] == ["resume"])
+    main(*sys.argv[1:])

@@ -1,17 +1,14 @@
 """Large runs: sharded over processes, resumed by another number of them, memory told before the start."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from base_training_cases import tiny_world
-from sharded_run import WEIGHTS, train
+from sharded_run import WEIGHTS, run, train
 from test_base_training import ALONE, config, losses
 
 from worldwire.errors import CheckpointError, ConfigError, MachineError
@@ -21,24 +18,6 @@ from worldwire_training.base_training import SHARDED_FOLDER
 from worldwire_training.clip_sampler import Shape
 from worldwire_training.memory_estimate import Estimate, activation_bytes, estimate, refuse_if_short
 from worldwire_training.parallel import recompute_blocks, sharded_facts
-
-SCRIPT = Path(__file__).parent / "sharded_run.py"
-
-
-def run(output: Path, processes: int, steps: int, *words: str) -> None:
-    """Some steps with so many processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [
-        sys.executable,
-        *(launcher if processes > 1 else []),
-        str(SCRIPT),
-        str(output),
-        str(steps),
-        *words,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_sharded_run_goes_on_with_more_and_with_fewer_processes(tmp_path: Path):

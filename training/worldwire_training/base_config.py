@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import reduce
 from pathlib import Path
@@ -247,10 +248,17 @@ def read_config(path: Path, kind: type[Config], assignments: Sequence[str] = ())
     are TOML; what is not (a bare path) counts as a string. Raises ConfigError for an unreadable file, an
     assignment without '=', and unknown keys.
     """
-    values = _read(path)
+    return config_of(_read(path), kind, str(path), assignments)
+
+
+def config_of(
+    values: Mapping[str, Any], kind: type[Config], where: str, assignments: Sequence[str] = ()
+) -> Config:
+    """Tables as the dataclass `kind`, with assignments on top as in `read_config`; `where` is for errors."""
+    changed = deepcopy(dict(values))
     for assignment in assignments:
-        _merge(values, _parse(assignment))
-    return config_from_dict(values, kind, str(path))
+        _merge(changed, _parse(assignment))
+    return config_from_dict(changed, kind, where)
 
 
 def _read(path: Path) -> dict[str, Any]:

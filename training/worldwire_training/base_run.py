@@ -80,7 +80,7 @@ def training_store(data: DataConfig, world: WorldConfig, vae: VAE, ranks: Ranks)
     source = BulkEpisodes.open(Path(data.episodes))
     chosen = [place for place, one in enumerate(source.listed) if data.view in ("", one.get("view"))]
     mine = chosen[: data.most_episodes or len(chosen)][ranks.clip_rank :: ranks.clip_ranks]
-    return _encode(source, mine, data, world, vae)
+    return _encode(source, mine, data, world, vae, keep=ranks.leads)
 
 
 def make_validator(data: DataConfig, config: ValidationConfig, world: WorldConfig, vae: VAE) -> Validator:
@@ -102,9 +102,14 @@ def open_vae(folder: Path, config: RunConfig, ranks: Ranks) -> VAE:
 
 
 def _encode(
-    source: BulkEpisodes, episodes: Sequence[int], data: DataConfig, world: WorldConfig, vae: VAE
+    source: BulkEpisodes,
+    episodes: Sequence[int],
+    data: DataConfig,
+    world: WorldConfig,
+    vae: VAE,
+    keep: bool = True,
 ) -> LatentStore:
-    """The latents of these episodes, from the cache if they are there."""
+    """The latents of these episodes, from the cache if they are there; else it will `keep` them."""
     kept = None
     if data.latents_cache:
         kept = Path(data.latents_cache) / cache_name(source, episodes, world, vae)
@@ -115,7 +120,7 @@ def _encode(
     store = encode_episodes(
         source, episodes, vae, tokenize=words.tokenize, world=world, batch=data.encode_batch
     )
-    if kept:
+    if kept and keep:
         store.save(kept)
     return store
 

@@ -24,7 +24,7 @@ from worldwire_training.base_config import BaseConfig
 from worldwire_training.base_model import BaseModel, check_draws, clip_losses
 from worldwire_training.clip_sampler import FULL_PAST, ClipBatch, ClipSampler, Shape, ShapeSchedule
 from worldwire_training.common import EMA, Budget, Ranks, average_gradients, warmup_stable_decay
-from worldwire_training.context_parallel import share_clips, strip_of
+from worldwire_training.context_parallel import neighbours, same_store, share_clips, strip_of
 from worldwire_training.latents import LatentStore
 from worldwire_training.losses import ErrorBuffer
 from worldwire_training.optimizers import BaseOptimizer
@@ -82,7 +82,9 @@ class BaseTrainer(Trainer):
         if config.parallel == "shard":
             shard(self.model, ranks)
         if config.context_parallel > 1:
-            share_clips(self.model, world, ranks)
+            mesh = neighbours(ranks)
+            share_clips(self.model, world, mesh)
+            store = same_store(store, mesh)
         self.ema = EMA(self.model, config.optimizer.ema_decay)
         self._optimizer = BaseOptimizer(self.model, config.optimizer)
         self._sampler = ClipSampler(store, world, config.random_memory)

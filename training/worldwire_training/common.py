@@ -89,6 +89,11 @@ class Ranks:
         return self.rank == 0
 
     @property
+    def leads(self) -> bool:
+        """Whether it is the first of those that share its clips."""
+        return self.rank % self.sharing == 0
+
+    @property
     def clip_rank(self) -> int:
         """The number of this process's group among those that have clips of their own."""
         return self.rank // self.sharing
@@ -117,6 +122,14 @@ class Ranks:
         total = value.detach().clone()
         dist.all_reduce(total)
         return total / self.world_size
+
+    def most(self, value: float) -> float:
+        """The largest `value` of all ranks, on every rank."""
+        if self.world_size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return float(shared.item())
 
     def leave(self) -> None:
         if self.world_size > 1 and dist.is_initialized():

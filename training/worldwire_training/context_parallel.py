@@ -13,11 +13,12 @@ of the gradients over all processes, which FSDP takes, is then the gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Shard
@@ -32,6 +33,7 @@ from worldwire_runtime.model.rope import Rotary, trunk_rotary
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipBatch
 from worldwire_training.common import Ranks
+from worldwire_training.latents import LatentStore
 
 CLIPS, STRIPS = "clips", "strips"
 """The dimensions of the mesh: groups with clips of their own, and the neighbours that share one."""
@@ -93,22 +95,36 @@ def strip_of(world: WorldConfig, count: int, number: int = 0) -> Strip:
     return Strip(COLUMNS if rows % count else ROWS, number, count)
 
 
-def share_clips(model: BaseModel, world: WorldConfig, ranks: Ranks) -> None:
-    """Let each group of `ranks.sharing` neighbours compute its clips together; in place.
+def neighbours(ranks: Ranks) -> DeviceMesh:
+    """The `ranks.sharing` processes, this one among them, that share a clip; all ranks must ask."""
+    shape = (ranks.clip_ranks, ranks.sharing)
+    return init_device_mesh(ranks.device.type, shape, mesh_dim_names=(CLIPS, STRIPS))[STRIPS]
 
-    The model is called as before, with whole clips, the same on all of a group, and gives whole velocities.
-    Its transformer alone is not to be called any more. All ranks must ask.
+
+def share_clips(model: BaseModel, world: WorldConfig, mesh: DeviceMesh) -> None:
+    """Let the processes of `mesh` compute each clip together; in place.
+
+    The model is called as before, with whole clips, the same on all of them, and gives whole velocities. Its
+    transformer is not to be called apart from it any more.
     """
-    mesh = init_device_mesh(
-        ranks.device.type, (ranks.clip_ranks, ranks.sharing), mesh_dim_names=(CLIPS, STRIPS)
-    )[STRIPS]
-    strip = strip_of(world, ranks.sharing, mesh.get_local_rank())
-    dit = model.dit
+    strip, dit = strip_of(world, mesh.size(), mesh.get_local_rank()), model.dit
     for block in cast(Sequence[Block], dit.blocks):
         block.self_attn.attend = partial(attend_across, block.self_attn.attend, mesh)
     space = partial(_places, dit.config, token_grid(world), strip)
     dit.prepare = partial(_prepare_strip, dit.prepare, space)  # type: ignore[method-assign]
     model.forward = partial(_forward_strip, model.forward, strip, mesh)  # type: ignore[method-assign]
+
+
+@torch.inference_mode()
+def same_store(store: LatentStore, mesh: DeviceMesh) -> LatentStore:
+    """The episodes of the first process of `mesh`, on all of them: encoders may differ in the last bits.
+
+    Overwrites those of `store`.
+    """
+    tensors = {field.name: getattr(store, field.name).contiguous() for field in fields(store)}
+    for tensor in tensors.values():
+        dist.broadcast(tensor, group=mesh.get_group(), group_src=0)
+    return LatentStore(**tensors)
 
 
 def attend_across(

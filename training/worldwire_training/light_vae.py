@@ -1,9 +1,11 @@
-"""Light decoders (paper 3.4): a narrower decoder learns to show what the full one shows; the encoder stays.
+"""Decoders for latents that stay (paper 3.4): a narrower one learns to show what the full one shows.
 
     worldwire train light-vae --config .../configs/light_vae_tiny.toml --data FRAMES --vae VAE --output LIGHT
     worldwire train light-vae --config ... --set rate=0.75 ...
+    worldwire train light-vae --config .../configs/decoder_tiny.toml ...    # rate 0: the full one, sharper
 
 The latents are those of the full VAE, so a world changes its decoder without anything else being trained.
+With `adversarial` above 0 a critic of patches asks for detail (`patch_critic`).
 Besides what `vae_training` writes, the output folder gets `light_vae.json`: PSNR, SSIM and decoding time of
 the full and of the light VAE on held-out clips.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldwire.errors import ConfigError
-from worldwire_runtime.model.vae import VAE, VAEConfig
+from worldwire.errors import CheckpointError, ConfigError
+from worldwire_runtime.model.vae import VAE, CausalConv3d, VAEConfig
 from worldwire_training.common import Ranks
+from worldwire_training.patch_critic import Adversary
 from worldwire_training.vae_data import FrameSource, MemoryFrames, augment, to_video
 from worldwire_training.vae_fast import speed_up
 from worldwire_training.vae_losses import LossWeights, vae_loss
@@ -43,19 +46,22 @@ class LightVAEConfig:
     """How narrow the decoder gets, and how it is trained.
 
     rate: the share of the decoder's base width that goes. truth_share: of the target is the true frame, the
-    rest what the full decoder shows. training: its `model` is not looked at.
+    rest what the full decoder shows. adversarial: the critic's say beside the distances (0: no critic), and
+    critic_rate its learning rate. training: its `model` is not looked at.
     """
 
     training: VAETrainConfig
     rate: float = 0.5
     truth_share: float = 0.5
+    adversarial: float = 0.0
+    critic_rate: float = 2e-4
 
     def __post_init__(self) -> None:
-        if not (0 < self.rate < 1 and 0 <= self.truth_share <= 1):
+        if not (0 <= self.rate < 1 and 0 <= self.truth_share <= 1 and self.adversarial >= 0):
             raise ConfigError(
                 "a setting of the light VAE is out of range",
-                expected="0 < rate < 1 and 0 <= truth_share <= 1",
-                got=f"rate {self.rate}, truth_share {self.truth_share}",
+                expected="0 <= rate < 1, 0 <= truth_share <= 1 and adversarial >= 0",
+                got=f"rate {self.rate}, truth_share {self.truth_share}, adversarial {self.adversarial}",
             )
 
 
@@ -96,6 +102,8 @@ def cut(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
 class LightVAETrainer(VAETrainer):
     """Trains the decoder of a pruned VAE; its encoder and the full VAE are frozen."""
 
+    _adversary: Adversary | None = None
+
     def __init__(
         self,
         config: LightVAEConfig,
@@ -110,6 +118,8 @@ class LightVAETrainer(VAETrainer):
         super().__init__(
             replace(config.training, model=light, image_share=0.0), frames, held_out, output, ranks
         )
+        if config.adversarial:
+            self._adversary = Adversary(config.adversarial, config.critic_rate, ranks)
 
     def build(self) -> VAE:
         light = prune(self._full, self._light.rate)
@@ -127,9 +137,34 @@ class LightVAETrainer(VAETrainer):
             with autocast(self.config, frames.device):
                 latents, shown = self._teach(video)
                 output = light.decode_raw(latents)
-            return light_loss(output, video, shown, self._light.truth_share, self.config.losses)
+            distance, error = light_loss(output, video, shown, self._light.truth_share, self.config.losses)
+            if self._adversary is None:
+                return distance, error
+            progress = self.budget.progress(self.step)
+            verdict = self._adversary.loss(output.float(), video, distance, last_layer(light), progress)
+            return distance + verdict, error
 
         return loss
+
+    def after_step(self) -> None:
+        """The critic's turn."""
+        if self._adversary is not None:
+            self._adversary.learn()
+
+    def extra_state(self) -> dict[str, Any]:
+        """The critic."""
+        return {} if self._adversary is None else self._adversary.state_dict()
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """The critic; CheckpointError when the checkpoint was made with one and this run has none, or so."""
+        if bool(state) != (self._adversary is not None):
+            raise CheckpointError(
+                f"{self.output} was trained {'with' if state else 'without'} a critic",
+                expected=f"adversarial {'above 0' if state else '0'}",
+                got=f"adversarial {self._light.adversarial:g}",
+            )
+        if self._adversary is not None:
+            self._adversary.load_state_dict(state)
 
     @torch.no_grad()
     def _teach(self, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,6 +184,11 @@ class LightVAETrainer(VAETrainer):
         )
         with autocast(self.config, self.ranks.device):
             return {"full": rate_vae(self._full, video), "light": rate_vae(self.vae, video)}
+
+
+def last_layer(vae: VAE) -> Tensor:
+    """The weight of the decoder's last convolution."""
+    return [module.weight for module in vae.decoder.modules() if isinstance(module, CausalConv3d)][-1]
 
 
 def light_loss(

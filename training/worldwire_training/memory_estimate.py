@@ -117,7 +117,7 @@ def _forward(
     model: BaseModel, config: BaseConfig, world: WorldConfig, shape: Shape, clips: int, dtype: torch.dtype
 ) -> Tensor:
     cells = strip_of(world, config.context_parallel).size(world.latent_hw)
-    batch = _fake_batch(world, shape, clips, dtype, cells)
+    batch = fake_batch(world, shape, clips, dtype, cells)
     context, data = batch.latents.tensor_split([shape.context], dim=2)
     data = data.repeat_interleave(config.noise.draws, 0)
     velocity = model(batch, context, torch.zeros_like(data), torch.zeros(len(data)))
@@ -140,7 +140,7 @@ def _kept_bytes(model: BaseModel, forward: Callable[[], Tensor]) -> int:
     return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
 
 
-def _fake_batch(
+def fake_batch(
     world: WorldConfig, shape: Shape, clips: int, dtype: torch.dtype, cells: tuple[int, int]
 ) -> ClipBatch:
     """A batch of the right sizes, of pictures (or strips of them) of so many rows and columns of cells."""

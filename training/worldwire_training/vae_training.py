@@ -203,6 +203,7 @@ class VAETrainer:
             set_learning_rate(optimizer, rate)
             optimizer.step()
         self.ema.update(self.vae)
+        self.after_step()
         self.step += 1
         if self.step % config.log_every == 0:
             self._log(progress, rate, loss, squared_error)
@@ -210,6 +211,16 @@ class VAETrainer:
             self._evaluate()
         if self._checkpoint_due():
             self.save()
+
+    def after_step(self) -> None:
+        """What else learns in a step."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What else a resumed run needs."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `extra_state`."""
 
     def _sample(self) -> Tensor:
         config = self.config
@@ -266,6 +277,7 @@ class VAETrainer:
             "phase_start": self.phase_start,
             "history": self.history,
             "seconds": self.seconds,
+            "extra": self.extra_state(),
         }
         save_checkpoint(self.output / CHECKPOINT, state)
 
@@ -283,6 +295,7 @@ class VAETrainer:
         self.budget.load_state_dict(state["budget"])
         self.step, self.phase, self.phase_start = state["step"], state["phase"], state["phase_start"]
         self.history, self.seconds_before = state["history"], state["seconds"]
+        self.load_extra_state(state["extra"])
         if self.ranks.is_main:
             set_random_state(state["random"])
         else:
