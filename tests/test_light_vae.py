@@ -8,14 +8,16 @@ import pytest
 import torch
 from base_training_cases import tiny_world
 
-from worldwire.errors import ConfigError
-from worldwire_runtime.model.vae import VAE, VAEConfig
+from worldwire.errors import CheckpointError, ConfigError
+from worldwire_runtime.model.vae import PIXEL_PATCH, RGB, VAE, VAEConfig
 from worldwire_training.base_config import read_config
 from worldwire_training.common import Ranks
 from worldwire_training.light_vae import (
     TABLE_FILE,
     LightVAEConfig,
+    LightVAETrainer,
     cut,
+    last_layer,
     light_config,
     light_loss,
     prune,
@@ -100,3 +102,63 @@ def test_a_run_leaves_a_vae_and_a_table(tmp_path: Path):
 
 def test_the_shipped_settings_are_read():
     assert read_config(CONFIG, LightVAEConfig, ["rate=0.75"]).rate == 0.75
+
+
+def training(**changes) -> VAETrainConfig:
+    settings = {
+        "clip_batch": 1,
+        "clip_frames": 5,
+        "precision": "float32",
+        "compile": "none",
+        "evaluations": 0,
+    }
+    return VAETrainConfig(**{**settings, "evaluation_frames": 5, "peak_rate": 1e-3, **changes})
+
+
+def trainer(config: LightVAEConfig, output: Path) -> LightVAETrainer:
+    torch.manual_seed(1)
+    frames = MemoryFrames(torch.randint(0, 255, (2, 9, 32, 64, 3), dtype=torch.uint8))
+    return LightVAETrainer(config, full_vae(), frames, frames, output, Ranks(0, 1, torch.device("cpu")))
+
+
+def test_the_full_decoder_trains_on_and_its_encoder_stays(tmp_path: Path):
+    full = full_vae()
+    run = trainer(LightVAEConfig(training(steps=2), rate=0.0, adversarial=0.5), tmp_path)
+    for name, tensor in full.state_dict().items():
+        assert torch.equal(run.vae.state_dict()[name], tensor), name
+    for _ in range(2):
+        run.train_step()
+    for name, tensor in full.state_dict().items():
+        changed = not torch.equal(run.vae.state_dict()[name], tensor)
+        assert changed == name.startswith(("decoder", "conv2")), name
+
+
+def test_a_run_with_a_critic_goes_on_as_if_nothing_had_happened(tmp_path: Path):
+    config = LightVAEConfig(training(steps=6), rate=0.0, adversarial=0.5)
+    whole = trainer(config, tmp_path / "a")
+    for _ in range(6):
+        whole.train_step()
+    cut_short = trainer(config, tmp_path / "b")
+    for _ in range(3):
+        cut_short.train_step()
+    cut_short.save()
+    resumed = trainer(config, tmp_path / "b")
+    resumed.resume()
+    for _ in range(3):
+        resumed.train_step()
+    for name, tensor in whole.vae.state_dict().items():
+        assert torch.equal(resumed.vae.state_dict()[name], tensor), name
+    without = trainer(replace(config, adversarial=0.0), tmp_path / "b")
+    with pytest.raises(CheckpointError, match="with a critic"):
+        without.resume()
+
+
+def test_the_last_layer_makes_the_picture():
+    weight = last_layer(full_vae())
+    assert weight.shape[0] == 3 * full_vae().config.patch_size ** 2
+
+
+def test_the_sharper_decoders_settings_are_read():
+    config = read_config(CONFIG.with_name("decoder_tiny.toml"), LightVAEConfig, [])
+    assert (config.rate, config.truth_share) == (0, 1)
+    assert config.adversarial > 0
