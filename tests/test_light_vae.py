@@ -155,7 +155,7 @@ def test_a_run_with_a_critic_goes_on_as_if_nothing_had_happened(tmp_path: Path):
 
 def test_the_last_layer_makes_the_picture():
     weight = last_layer(full_vae())
-    assert weight.shape[0] == 3 * full_vae().config.patch_size ** 2
+    assert weight.shape[0] == RGB * PIXEL_PATCH**2
 
 
 def test_the_sharper_decoders_settings_are_read():
