@@ -34,6 +34,7 @@ NAMES = {
     "peak_memory_gib",
     "device",
     "gpus",
+    "threads",
     "preset",
     "resolution",
     "clip_plan",

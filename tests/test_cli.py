@@ -75,6 +75,22 @@ def test_a_verb_without_its_extra_names_it(monkeypatch, capsys):
     assert "needs the extra 'training'" in capsys.readouterr().out
 
 
+def test_a_verb_may_take_what_others_know(monkeypatch, capsys):
+    def configure(parser):
+        parser.add_argument("--seed", type=int)
+
+    seen = []
+    takes, takes_none = FakeEntry("play", []), FakeEntry("doctor", [])
+    takes.load = lambda: Command("plays", configure, lambda args: seen.append(args) or 0, takes_rest=True)
+    takes_none.load = lambda: Command("looks", configure, lambda _: 0)
+    monkeypatch.setattr(cli, "entry_points", lambda **_: [takes, takes_none])
+    assert main(["play", "--see", "1", "--seed", "3", "--far", "--off", "4"]) == 0
+    assert (seen[0].seed, seen[0].rest) == (3, ["--see", "1", "--far", "--off", "4"])
+    with pytest.raises(SystemExit):
+        main(["doctor", "--far"])
+    assert "unrecognized arguments: --far" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     def interrupt(_):
         raise KeyboardInterrupt

@@ -49,7 +49,8 @@ def test_what_cannot_be_is_refused(monkeypatch):
     [
         [],
         ["--compile", "--no-graphs", "--no-overlap"],
-        ["--no-compile", "--attention-8bit", "--choose-on", "cpu"],
+        ["--no-compile", "--attention-8bit", "--choose-on", "cpu", "--threads", "1"],
+        ["--weights", "some/where", "--gpu-memory", "24", "--text-on", "cpu", "--offload", "--plan", "paper"],
         ["--preset", "5b-720p", "--random-weights", "--attention", "cached", "--vae-pruning", "0.5"],
     ],
 )
@@ -69,6 +70,20 @@ def test_a_world_says_how_it_was_made_fast(tmp_path):
         "overlap": False,
         "settling_clips": 0,
     }
+
+
+def test_a_process_computes_in_as_many_threads_as_it_was_told(tmp_path):
+    before, folder = torch.get_num_threads(), write_random_world(tmp_path)
+    try:
+        for threads in (1, 3):
+            words = ["--preset", str(folder), "--device", "cpu", "--threads", str(threads)]
+            world = load_world(parsed(*words))
+            assert torch.get_num_threads() == threads
+            assert world.info.extra["threads"] == threads
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(ConfigError, match="--threads is too small"):
+        load_world(parsed("--threads", "0"))
 
 
 def test_8bit_attention_is_in_every_block_and_plays(tmp_path):

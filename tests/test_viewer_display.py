@@ -23,11 +23,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 FAKE_SERVE = (sys.executable, str(Path(__file__).with_name("fake_serve.py")))
-PLAY = (
-    "import sys, argparse, logging; from worldwire.viewer.command import command;"
-    "logging.basicConfig(level='INFO', format='%(message)s'); parser = argparse.ArgumentParser();"
-    "command.configure(parser); sys.exit(command.run(parser.parse_args()))"
-)
+PLAY = "import sys; from worldwire.cli import main; sys.exit(main(['play', *sys.argv[1:]]))"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`worldwire play` as a whole: its server process, the headless walk, the window (under a dummy driver)."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -13,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldwire import Inputs
-from worldwire.errors import ConnectionLostError, ImageError
+from worldwire import Inputs, cli
+from worldwire.errors import ConfigError, ConnectionLostError, ImageError
 from worldwire.viewer.hosts import LocalHost, RemoteHost
 from worldwire.viewer.link import Start
 from worldwire.viewer.local import LocalServer, free_port
@@ -78,6 +79,12 @@ class TestLocalServer:
             process.kill()
         wait_until(lambda: not is_running(pid), timeout_s=10)
 
+    def test_keeps_its_address_whatever_it_is_handed(self):
+        taken = f"tcp://127.0.0.1:{free_port()}"
+        host = LocalHost(("--bind", taken, "--step-seconds", "0"), FAKE_SERVE)
+        with host.open(lambda _: None, lambda: False) as (info, _):
+            assert info.seed_images
+
     def test_an_end_is_reported_with_the_last_lines(self):
         host = LocalHost(("--fail",), FAKE_SERVE)
         with pytest.raises(ConnectionLostError, match="colossal"), host.open(lambda _: None, lambda: False):
@@ -88,6 +95,51 @@ class TestLocalServer:
         host = RemoteHost(f"tcp://127.0.0.1:{free_port()}")
         with pytest.raises(ConnectionLostError, match="no server"), host.open(lambda _: None, lambda: False):
             pass
+
+
+class TestOptions:
+    """What `play` hands on to the server that it starts."""
+
+    def hosted(self, arguments: list[str]) -> LocalHost | RemoteHost:
+        from worldwire.viewer import play
+
+        return play._host(parse(arguments))
+
+    def test_every_option_of_the_server_gets_there(self):
+        from worldwire_runtime.commands import serve
+
+        parser = argparse.ArgumentParser()
+        serve.configure(parser)
+        values = {"size": "640x480", "text_on": "cpu", "choose_on": "cpu"}
+        for option in parser._actions:
+            if option.dest == "help":
+                continue
+            value = [] if option.nargs == 0 else [values.get(option.dest, "1")]
+            words = [option.option_strings[-1], *value]
+            assert self.hosted(["--view", "third", *words, "--record"]) == LocalHost(words)
+
+    def test_its_own_are_kept(self):
+        args = parse(["--seed", "3", "--device", "cpu", "--frames", "8", "--no-compile"])
+        assert (args.seed, args.frames) == (3, 8)
+        assert args.rest == ["--device", "cpu", "--no-compile"]
+        assert self.hosted([]) == LocalHost([])
+
+    def test_what_nobody_knows_is_refused_at_once(self, capsys):
+        with pytest.raises(SystemExit) as ended:
+            self.hosted(["--scrpt", "demo"])
+        assert ended.value.code == 2
+        assert "unrecognized arguments: --scrpt demo" in capsys.readouterr().err
+
+    def test_a_server_that_runs_already_takes_none(self):
+        with pytest.raises(ConfigError, match=r"--device cpu, and --connect as well"):
+            self.hosted(["--connect", "tcp://127.0.0.1:5555", "--device", "cpu"])
+        assert self.hosted(["--connect", "tcp://127.0.0.1:5555"]) == RemoteHost("tcp://127.0.0.1:5555")
+
+    def test_a_world_of_another_size_is_walked(self, workplace, capsys):
+        words = ["--preset", "test-pattern", "--size", "320x192", "--script", "demo", "--frames", "8"]
+        assert cli.main(["play", *words]) == 0
+        (video,) = re.findall(r"video: +(\S+\.mp4)", capsys.readouterr().out)
+        assert read_video(Path(video)).shape == (9, 2 * 192, 2 * 320, 3)
 
 
 class TestHeadless:
@@ -213,13 +265,7 @@ class TestWindow:
 
 
 def parse(arguments: list[str]):
-    import argparse
-
-    from worldwire.viewer.command import command
-
-    parser = argparse.ArgumentParser()
-    command.configure(parser)
-    return parser.parse_args(arguments)
+    return cli.parse(["play", *arguments])
 
 
 def live_window(host=None, frames=None):

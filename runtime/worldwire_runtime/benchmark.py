@@ -28,7 +28,16 @@ from worldwire.client import Client, RemoteSession
 from worldwire.errors import ConnectionLostError, MachineError
 
 STAGES: Final = ("camera", "memory", "denoise", "decode", "encode", "transport")
-TOLD: Final = ("attention", "precision", "speed", "vae_pruning", "steps", "weights", "estimated_memory_gib")
+TOLD: Final = (
+    "threads",
+    "attention",
+    "precision",
+    "speed",
+    "vae_pruning",
+    "steps",
+    "weights",
+    "estimated_memory_gib",
+)
 """What a record takes from what the server says of its world."""
 PERCENTILES: Final = (50, 95, 99)
 LEAST_WARM_UP_CLIPS: Final = 8

@@ -218,6 +218,7 @@ class World:
             "seeds": self.seed_images.facts,
             "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
             "gpus": int(cuda),
+            "threads": torch.get_num_threads(),
             "precision": self._precision,
             "speed": self.speed.facts,
             "weights": self.weights,

@@ -27,19 +27,22 @@ PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
 class Command:
     """One verb: its help line, what it adds to a parser, and what it does (returns the exit status).
 
+    takes_rest: what its parser does not know is no error; `args.rest` has it for whomever it goes to.
     Modules that hold a Command import torch, moderngl or pygame inside `run`, so that the help stays quick.
     """
 
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    takes_rest: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb. Errors of ours become one message on stderr and exit status 2; Ctrl-C gives 130."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        return _run(argv)
+        args = parse(argv)
+        return int(args.run(args))
     except WorldwireError as error:
         sys.stderr.write(f"worldwire: {error}\n")
         return EXIT_USAGE
@@ -48,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of a verb, and in `run` what does it; exits with the usage for what it does not take."""
     parser = _parser()
-    args, unknown = parser.parse_known_args(argv)
-    if unknown and not args.takes_anything:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return int(args.run(args))
+    args, rest = parser.parse_known_args(argv)
+    args.rest = rest
+    if rest and not args.takes_rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,8 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for entry in sorted(_entries(), key=lambda entry: entry.name):
         command = _load(entry)
-        verb = verbs.add_parser(entry.name, help=command.help, description=command.help)
-        verb.set_defaults(takes_anything=False)
+        verb = verbs.add_parser(
+            entry.name, help=command.help, description=command.help, allow_abbrev=not command.takes_rest
+        )
+        verb.set_defaults(takes_rest=command.takes_rest)
         command.configure(verb)
         verb.set_defaults(run=_needs_extra(entry, command.run))
     return parser
@@ -106,10 +113,7 @@ def _absent(name: str, extra: str, error: ModuleNotFoundError) -> Command:
     def refuse(_: argparse.Namespace) -> int:
         raise MissingExtraError(f"worldwire {name}", extra) from error
 
-    def swallow(parser: argparse.ArgumentParser) -> None:
-        parser.set_defaults(takes_anything=True)
-
-    return Command(f"(needs the extra '{extra}')", swallow, refuse)
+    return Command(f"(needs the extra '{extra}')", lambda _: None, refuse, takes_rest=True)
 
 
 def _needs_extra(

@@ -12,7 +12,9 @@ from worldwire.viewer.script import FORMAT_HELP
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
-        "Starts a server of its own unless --connect names one. F1 in the window lists the keys.\n"
+        "Starts a server of its own unless --connect names one. Options that are not listed here go to it:\n"
+        "--preset, --device, --precision, --plan, --threads and all others of `worldwire serve --help`.\n"
+        "F1 in the window lists the keys.\n"
         "Without a display it records a scripted walk into recordings/ (an mp4 and a contact sheet)."
     )
     parser.add_argument(
@@ -26,7 +28,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the secret file of a key of our own, if that server lists clients",
     )
-    parser.add_argument("--preset", help="the world of the local server (default: tiny)")
     parser.add_argument("--image", metavar="NAME|FILE", help="a shipped seed image, or any picture")
     parser.add_argument(
         "--prompt", help="one sentence; without an image the first picture is generated from it"
@@ -70,4 +71,6 @@ def _scale(text: str) -> float:
     return value
 
 
-command = Command("walk through a world in a window, or record a scripted walk", _configure, _run)
+command = Command(
+    "walk through a world in a window, or record a scripted walk", _configure, _run, takes_rest=True
+)

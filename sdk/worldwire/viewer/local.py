@@ -14,7 +14,8 @@ from typing import Final
 
 from worldwire.errors import ConnectionLostError
 
-SERVE: Final = (sys.executable, "-m", "worldwire.viewer.guarded", "serve")
+SERVE_VERB: Final = "serve"
+SERVE: Final = (sys.executable, "-m", "worldwire.viewer.guarded", SERVE_VERB)
 LOOPBACK: Final = "127.0.0.1"
 STOP_TIMEOUT_S: Final = 5.0
 LOG_TAIL_LINES: Final = 12
@@ -31,7 +32,7 @@ class LocalServer:
         self.address = f"tcp://{LOOPBACK}:{free_port()}"
         self._folder = tempfile.TemporaryDirectory(prefix="worldwire-")
         self._log_path = Path(self._folder.name) / "serve.log"
-        command = [*launcher, "--bind", self.address, *arguments]
+        command = [*launcher, *arguments, "--bind", self.address]  # of two addresses the last one counts
         with self._log_path.open("wb") as log:
             # Its own process group: Ctrl-C reaches the viewer alone, which then stops the server in order.
             self._process = subprocess.Popen(

@@ -14,11 +14,13 @@ from typing import Final
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import pygame
 
+from worldwire.cli import parse
 from worldwire.errors import ConfigError
 from worldwire.inputs import Inputs
 from worldwire.viewer.headless import record_walk
 from worldwire.viewer.hosts import LocalHost, RemoteHost
 from worldwire.viewer.link import Host, Start
+from worldwire.viewer.local import SERVE_VERB
 from worldwire.viewer.script import fit, load_script
 from worldwire.viewer.window import Window, WindowOptions
 
@@ -27,12 +29,6 @@ PICTURELESS_DRIVERS: Final = ("dummy", "offscreen", "evdev")
 
 def play(args: Namespace) -> int:
     """Runs `worldwire play` with its parsed arguments."""
-    if args.connect and args.preset:
-        raise ConfigError(
-            "--preset chooses the world of a local server",
-            got="--connect as well",
-            remedy="leave one of them out",
-        )
     script = _script(args.script, args.frames) if args.script else []
     host = _host(args)
     start = Start(args.prompt, args.image, args.seed, args.view)
@@ -71,17 +67,21 @@ def _script(source: str, frames: int | None) -> list[Inputs]:
 
 
 def _host(args: Namespace) -> Host:
+    """A server of our own gets every option that `play` does not know."""
+    if args.connect and args.rest:
+        raise ConfigError(
+            "these options are for a server that `play` starts itself",
+            got=f"{' '.join(args.rest)}, and --connect as well",
+            remedy="leave one of them out; `worldwire play --help` has the options of `play`",
+        )
     if args.connect:
         return RemoteHost(args.connect, args.server_key, args.client_key)
     if args.server_key or args.client_key:
         raise ConfigError(
             "keys are for a server that runs already", remedy="say where with --connect tcp://HOST:PORT"
         )
-    return LocalHost(_serve_arguments(args))
-
-
-def _serve_arguments(args: Namespace) -> list[str]:
-    return ["--preset", args.preset] if args.preset else []
+    parse([SERVE_VERB, *args.rest])  # what is no option of a server either shows now, not in its log
+    return LocalHost(args.rest)
 
 
 @contextmanager
