@@ -83,6 +83,7 @@ class Steady:
         self._seen[shapes] += 1
         if self._seen[shapes] <= self._after or len(self._compiled) == self._most:
             return self._plain(*args)
+        keep_compiled_code()  # a thread's settings are its own from torch 2.13 on
         with announced(f"compiling {_name(self._plain)} for clips of this shape", self._tell), rows_at_once():
             result = self._fused(*args)
         self._compiled.add(shapes)

@@ -82,7 +82,8 @@ def limit_memory(device: torch.device, gib: float) -> None:
         raise ConfigError(
             "the limit of memory is none", expected=f"0 to {total_gib:.1f} GiB", got=f"{gib:g} GiB"
         )
-    torch.cuda.set_per_process_memory_fraction(gib / total_gib, device)
+    index = torch.cuda.current_device() if device.index is None else device.index  # "cuda" alone is refused
+    torch.cuda.set_per_process_memory_fraction(gib / total_gib, index)
 
 
 def free_bytes(device: torch.device) -> int:
