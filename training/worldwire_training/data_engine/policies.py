@@ -175,7 +175,7 @@ def full_turn(hand: Hand) -> Behaviour:
 def strafe(hand: Hand) -> Behaviour:
     """Sideways and back."""
     side, other = ("left", "right") if hand.rng.random() < 0.5 else ("right", "left")
-    frames = int(hand.rng.integers(6, 20))
+    frames = int(hand.rng.integers(8, 32))
     for key in (side, other):
         yield from walk_ahead(frames, frozenset({key}))
 
@@ -309,11 +309,11 @@ def rounds(_: Player, hand: Hand) -> Behaviour:
 
 def keys_only(_: Player, hand: Hand) -> Behaviour:
     """No turning at all."""
-    acts: tuple[Callable[[Hand], Behaviour], ...] = (strafe, reverse)
+    acts: tuple[Callable[[Hand], Behaviour], ...] = (strafe, strafe, reverse)
     while True:
         if hand.rng.random() < 0.5:
             yield from walk_ahead(int(hand.rng.integers(10, 30)), frozenset({"forward"}))
-        yield from acts[int(hand.rng.integers(2))](hand)
+        yield from acts[int(hand.rng.integers(len(acts)))](hand)
 
 
 def play(player: Player, hand: Hand) -> Behaviour:
@@ -324,7 +324,7 @@ def play(player: Player, hand: Hand) -> Behaviour:
 
 def _aside(player: Player, hand: Hand) -> Behaviour:
     """Something short between two routes."""
-    acts: tuple[Callable[[Hand], Behaviour], ...] = (pan, strafe, idle, glance, reverse, pan)
+    acts: tuple[Callable[[Hand], Behaviour], ...] = (pan, strafe, idle, glance, reverse, pan, strafe)
     if hand.rng.random() < 0.5:
         yield from acts[int(hand.rng.integers(len(acts)))](hand)
     elif next_point(player, hand, [player.place()]) is None:
@@ -332,12 +332,12 @@ def _aside(player: Player, hand: Hand) -> Behaviour:
 
 
 MIXTURES: dict[str, tuple[Callable[[Player, Hand], Behaviour], float]] = {
-    "wander": (wander, 0.30),
-    "come_and_go": (come_and_go, 0.22),
-    "play": (play, 0.22),
+    "wander": (wander, 0.26),
+    "come_and_go": (come_and_go, 0.20),
+    "play": (play, 0.20),
     "look_round": (look_round, 0.11),
     "rounds": (rounds, 0.09),
-    "keys_only": (keys_only, 0.06),
+    "keys_only": (keys_only, 0.14),
 }
 
 
