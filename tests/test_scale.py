@@ -1,6 +1,7 @@
 """Large runs: sharded over processes, resumed by another number of them, memory told before the start."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,15 @@ from sharded_run import WEIGHTS, run, train
 from test_base_training import ALONE, config, losses
 
 from worldwire.errors import CheckpointError, ConfigError, MachineError
+from worldwire_runtime.config import WorldConfig
+from worldwire_runtime.world import CONFIG_FILE, preset_folder
 from worldwire_training.base_config import OptimizerConfig, OwnContext
 from worldwire_training.base_model import BaseModel, NoiseConfig, clip_losses
 from worldwire_training.base_training import SHARDED_FOLDER
 from worldwire_training.clip_sampler import Shape
 from worldwire_training.memory_estimate import Estimate, activation_bytes, estimate, refuse_if_short
 from worldwire_training.parallel import recompute_blocks, sharded_facts
+from worldwire_training.speed_probe import measure, preset_settings, random_store, trainable
 
 
 def test_a_sharded_run_goes_on_with_more_and_with_fewer_processes(tmp_path: Path):
@@ -85,3 +89,22 @@ def test_too_little_memory_is_said_before_the_start():
     refuse_if_short(needed, 40 * 2**30)
     with pytest.raises(MachineError, match=r"39\.00 GiB in all .* got: 24\.00 GiB free"):
         refuse_if_short(needed, 24 * 2**30)
+
+
+def test_a_probe_measures_a_step_without_data(tmp_path: Path):
+    world = tiny_world()
+    measured = measure(config(tmp_path), world, random_store(world, "cpu"), ALONE, steps=1)
+    assert measured.step_s > 0
+    assert math.isfinite(measured.loss)
+    assert (measured.clips, measured.tokens_per_clip) == (1, 11 * 2)
+    assert "ms per step" in str(measured)
+
+
+def test_a_probe_takes_a_preset_as_it_is_or_as_told():
+    world = trainable(WorldConfig.from_file(preset_folder("5b-720p") / CONFIG_FILE))
+    settings = preset_settings(world, [])
+    assert ([shape.name for shape in settings.shapes], settings.latents_per_step) == (["5+4+10"], 19)
+    assert (settings.parallel, settings.recompute, settings.context_parallel) == ("shard", True, 1)
+    assert preset_settings(world, ["context_parallel=2"]).context_parallel == 2
+    with pytest.raises(ConfigError, match="unknown keys"):
+        preset_settings(world, ["context=2"])

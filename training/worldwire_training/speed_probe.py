@@ -261,6 +261,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO if ranks.is_main else logging.WARNING, format="%(message)s")
     try:
         measured = measure(config, world, random_store(world, config.device), ranks, args.steps)
+        ranks.barrier()
     finally:
         ranks.leave()
     log.info("%s on %d processes, %s: %s", args.preset, ranks.world_size, args.set, measured)
