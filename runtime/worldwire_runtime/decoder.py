@@ -236,6 +236,8 @@ class DecoderStream:
         with torch.inference_mode():
             for held, new in zip(self._room, cache, strict=True):
                 held.copy_(new)
+                if new.is_cuda:  # a saved one comes from another stream, which may not reuse it before that
+                    new.record_stream(torch.cuda.current_stream(new.device))
         return self._room
 
     def take_room(self, other: DecoderStream) -> None:
