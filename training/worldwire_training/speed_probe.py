@@ -129,6 +129,7 @@ def measure(
     config: BaseConfig, world: WorldConfig, store: LatentStore, ranks: Ranks, steps: int = TIMED_STEPS
 ) -> Measured:
     """Steps of the first shape of `config`, timed after a few to warm up; every rank must ask."""
+    ranks = ranks.sharing_clips(config.context_parallel)
     estimated = estimate(config, world, ranks.world_size)
     log.info("estimated for each process: %s", estimated)
     torch._dynamo.reset()
