@@ -29,16 +29,21 @@ SEED_IMAGES = ("red", "blue")
 
 @dataclass
 class FakeWorld:
-    """step_s: how long a step takes. height, width: pixels. fail_at: the frame at which a session breaks."""
+    """step_s: how long a step takes. height, width: pixels. fail_at: the frame at which a session breaks.
+
+    plan: of sessions that name none.
+    """
 
     height: int = 32
     width: int = 48
     step_s: float = 0.0
     fail_at: int | None = None
     open_sessions: int = 0
+    plan: str = "low-latency"
 
-    def info_for(self, plan: str | None) -> WorldInfo:
-        chosen = CLIP_PLANS[_known(plan)]
+    @property
+    def info(self) -> WorldInfo:
+        chosen = CLIP_PLANS[self.plan]
         return WorldInfo(
             name="fake",
             height=self.height,
@@ -60,15 +65,10 @@ class FakeWorld:
         )
 
     def session(self, plan: str | None = None) -> FakeSession:
-        name = _known(plan)
+        if plan not in (None, *CLIP_PLANS):
+            raise ConfigError("unknown clip plan", expected=" or ".join(CLIP_PLANS), got=repr(plan))
         self.open_sessions += 1
-        return FakeSession(self, name)
-
-
-def _known(plan: str | None) -> str:
-    if plan not in (None, *CLIP_PLANS):
-        raise ConfigError("unknown clip plan", expected=" or ".join(CLIP_PLANS), got=repr(plan))
-    return plan or "low-latency"
+        return FakeSession(self, plan or self.plan)
 
 
 class FakeSession:

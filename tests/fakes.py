@@ -27,13 +27,10 @@ class SceneWorld(FakeWorld):
     height: int = 48
     width: int = 80
 
-    def info_for(self, plan: str | None) -> WorldInfo:
-        info = super().info_for(plan)
-        return replace(info, seed_images=tuple(SCENES), extra=info.extra | {"seeds": SEEDS})
-
     @property
     def info(self) -> WorldInfo:
-        return self.info_for(None)
+        info = super().info
+        return replace(info, seed_images=tuple(SCENES), extra=info.extra | {"seeds": SEEDS})
 
     def session(self, plan: str | None = None) -> SceneSession:
         self.open_sessions += 1
@@ -55,7 +52,7 @@ class SceneSession(FakeSession):
         c2w = self._motion.camera(self._player, self._view)
         newest = (self._index + FRAMES_PER_LATENT - 1) // FRAMES_PER_LATENT
         memory = tuple(range(0, max(newest - 4, 0), 3))[-5:]
-        pixels = render(self.world.info_for(None), c2w, SCENES[self._scene])
+        pixels = render(self.world.info, c2w, SCENES[self._scene])
         return Frame(self._index, pixels, c2w, 0, memory, timings_ms or {})
 
 

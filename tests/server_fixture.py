@@ -18,11 +18,9 @@ LOOPBACK = "tcp://127.0.0.1:0"
 
 
 @contextmanager
-def serving(
-    world: ServedWorld | None = None, plan: str | None = None, rate: float = 0.0, **limits
-) -> Iterator[Server]:
+def serving(world: ServedWorld | None = None, rate: float = 0.0, **limits) -> Iterator[Server]:
     """A server that is ready; it is stopped and joined at the end, and must not have failed."""
-    server = Server(lambda: world or FakeWorld(), LOOPBACK, limits=Limits(**limits), plan=plan, rate=rate)
+    server = Server(lambda: world or FakeWorld(), LOOPBACK, limits=Limits(**limits), rate=rate)
     with running(server):
         yield server
 

@@ -87,7 +87,7 @@ def test_progress_reaches_the_end_of_each_phase(played):
 
 def test_the_long_first_clip_of_the_paper_plan_is_no_trouble():
     with (
-        serving(FakeWorld(step_s=0.01), plan="paper") as server,
+        serving(FakeWorld(step_s=0.01, plan="paper")) as server,
         worldwire.connect(server.endpoint) as client,
     ):
         measured = measure(client, plan="paper", clips=2, samples=1, warm_up=1)
@@ -122,7 +122,7 @@ def test_outside_a_checkout_the_commit_can_be_told(monkeypatch):
 
 def test_the_warm_up_lasts_until_everything_has_settled():
     plan = {"first": 2, "past": 4, "new": 1, "memory": 5}
-    info = dataclasses.replace(FakeWorld().info_for(None), extra={"clip_plan": plan})
+    info = dataclasses.replace(FakeWorld().info, extra={"clip_plan": plan})
     assert warm_up_clips(info) == 10
     compiled = dataclasses.replace(info, extra={"clip_plan": plan, "speed": {"settling_clips": 9}})
     assert warm_up_clips(compiled) == 19
@@ -140,8 +140,9 @@ def test_a_cold_start_has_caches_of_its_own(tmp_path):
 
 def test_a_world_without_pictures_is_given_one():
     class Bare(FakeWorld):
-        def info_for(self, plan):
-            return dataclasses.replace(super().info_for(plan), seed_images=())
+        @property
+        def info(self):
+            return dataclasses.replace(super().info, seed_images=())
 
     with serving(Bare(step_s=0.01)) as server, worldwire.connect(server.endpoint) as client:
         assert measure(client, clips=2, samples=0, warm_up=1).frames_per_second > 0

@@ -1,9 +1,11 @@
 """The command: its verbs, its errors in one line, the doctor, and serve from the shell."""
 
 import importlib.metadata
+import re
 import socket
 
 import pytest
+import torch
 from fake_world import FakeWorld
 from server_fixture import LOOPBACK, running, serving
 
@@ -11,6 +13,7 @@ from worldwire import cli
 from worldwire.cli import Command, main
 from worldwire.commands import doctor
 from worldwire.errors import MachineError
+from worldwire_runtime import world
 from worldwire_runtime.server import Server
 from worldwire_runtime.server.security import write_new_keys
 
@@ -116,14 +119,35 @@ def test_serve_beyond_this_machine_needs_a_word(capsys):
     assert "--insecure" in capsys.readouterr().err
 
 
-def test_serve_names_an_unknown_preset(capsys):
-    assert main(["serve", "--bind", "tcp://127.0.0.1:0", "--preset", "atlantis"]) == 2
-    assert "atlantis" in capsys.readouterr().err
-
-
-def test_serve_needs_room_for_a_session(capsys):
-    assert main(["serve", "--sessions", "0"]) == 2
-    assert "1 or more" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--preset atlantis", "unknown preset; expected: .*tiny.*'atlantis'.*models list"),
+        ("--preset 5b-720p", "comes without weights"),
+        ("--preset 5b-720p --random-weights", "needs a GPU, and there is none"),
+        ("--plan leisurely", "unknown clip plan; expected: low-latency or paper; got: 'leisurely'"),
+        ("--preset test-pattern --plan leisurely", "unknown clip plan; expected: test-pattern"),
+        ("--precision float7", "unknown precision; expected: auto or .*'float7'"),
+        ("--device warp", "unknown device; expected: auto, cpu, cuda or cuda:N; got: 'warp'"),
+        ("--device cuda", "there is no device cuda; .*--device cpu"),
+        ("--attention rolling", "trained for another attention mode; expected: cached"),
+        ("--graphs", "CUDA graphs need a CUDA device"),
+        ("--gpu-memory 8", "only a GPU's memory can be limited"),
+        ("--threads 0", "--threads is too small; expected: 1 or more"),
+        ("--sessions 0", "--sessions is too small; expected: 1 or more"),
+        ("--bind nowhere", "no address to listen at; expected: tcp://HOST:PORT"),
+    ],
+)
+def test_serve_says_in_one_line_what_is_wrong_before_anything_is_read(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(world, "assemble", None)
+    assert main(["serve", "--bind", "tcp://127.0.0.1:0", *words.split()]) == 2
+    out, err = capsys.readouterr()
+    assert re.search(said, err)
+    assert err.startswith("worldwire: ")
+    assert err.count("\n") == 1
+    assert not out
 
 
 def test_the_doctor_looks_at_everything(capsys):

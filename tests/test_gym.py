@@ -31,10 +31,6 @@ class Host(FakeWorld):
         super().__init__()
         self.sessions, self.closed = [], False
 
-    @property
-    def info(self):
-        return self.info_for(None)
-
     def session(self, plan=None):
         self.sessions.append(super().session(plan))
         return self.sessions[-1]

@@ -121,6 +121,24 @@ def test_random_weights_are_the_same_every_time(pristine):
         assert torch.equal(a, b)
 
 
+def test_a_plan_by_its_name_becomes_the_default():
+    source = locate("5b-720p", "random", plan="low-latency")
+    assert source.config.plan() == locate("5b-720p", "random").config.plan("low-latency")
+    with pytest.raises(ConfigError, match=r"unknown clip plan; expected: paper or low-latency .*'leisurely'"):
+        locate("5b-720p", "random", plan="leisurely")
+
+
+def test_memory_is_checked_for_the_plan_that_is_played(monkeypatch):
+    monkeypatch.setattr(world_module, "free_bytes", lambda device: 17 * GIB)
+    monkeypatch.setattr(world_module, "pick_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(world_module, "assemble", None)
+    options = {"device": "cpu", "precision": "int8", "weights": "random"}
+    with pytest.raises(MachineError, match=r"--plan low-latency takes 14"):
+        World.load("5b-720p", **options)
+    with pytest.raises(TypeError, match="NoneType"):  # it would be loaded
+        World.load("5b-720p", plan="low-latency", **options)
+
+
 def test_wrong_words_for_random_weights_are_refused():
     with pytest.raises(ConfigError, match="attention mode"):
         locate("5b-720p", "random", attention="sparse")
@@ -266,7 +284,12 @@ def test_experts_may_wait_in_main_memory():
 
 @pytest.mark.parametrize(
     ("free_gib", "named"),
-    [(30, "--text-on cpu takes"), (22, "--text-on cpu --precision int8 takes"), (4, "preset tiny")],
+    [
+        (30, "--text-on cpu takes"),
+        (22, "--text-on cpu --precision int8 takes"),
+        (17, "--plan low-latency takes"),
+        (4, "preset tiny"),
+    ],
 )
 def test_too_little_memory_is_said_with_what_would_fit(free_gib, named):
     with pytest.raises(MachineError) as caught:

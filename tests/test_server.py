@@ -311,6 +311,9 @@ def test_insecure_allows_them():
 def test_no_address_is_a_typed_error():
     with pytest.raises(MachineError, match="cannot listen"):
         Server(FakeWorld, "tcp://localhost:port")
+    for address in ("5555", "localhost:5555", "http://localhost:5555", "tcp://", "tcp://[::1:5555"):
+        with pytest.raises(ConfigError, match="no address to listen at"):
+            Server(FakeWorld, address, insecure=True)
 
 
 def test_what_loading_raises_comes_out_of_run():
@@ -319,11 +322,6 @@ def test_what_loading_raises_comes_out_of_run():
 
     with pytest.raises(ConfigError, match="no such preset"):
         Server(load, LOOPBACK).run()
-
-
-def test_an_unknown_plan_shows_at_the_start():
-    with pytest.raises(ConfigError, match="unknown clip plan"):
-        Server(FakeWorld, LOOPBACK, plan="leisurely").run()
 
 
 def test_plain_tcp_garbage_is_survived(server):

@@ -85,8 +85,9 @@ class TestLocalServer:
         with host.open(lambda _: None, lambda: False) as (info, _):
             assert info.seed_images
 
-    def test_an_end_is_reported_with_the_last_lines(self):
-        host = LocalHost(("--fail",), FAKE_SERVE)
+    @pytest.mark.parametrize("when", ["--fail", "--fail-late"])
+    def test_an_end_is_reported_with_the_last_lines(self, when):
+        host = LocalHost((when,), FAKE_SERVE)
         with pytest.raises(ConnectionLostError, match="colossal"), host.open(lambda _: None, lambda: False):
             pass
 

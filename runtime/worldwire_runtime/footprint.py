@@ -130,11 +130,17 @@ def what_fits(config: WorldConfig, resident: Resident, free_bytes: int) -> Itera
     if resident.experts > 1:
         off, off_words = replace(off, experts=1), "--text-on cpu --offload"
     eight = replace(off, eight_bit="all")
+    plan = min(config.plans, key=lambda name: memory_estimate(light, eight, config.plan(name)).device_bytes)
     for words, smaller, parts in (
         (off_words, config, off),
         (f"{off_words} --vae-pruning 0.75", light, off),
         (f"{off_words} --precision int8", config, eight),
         (f"{off_words} --vae-pruning 0.75 --precision int8", light, eight),
+        (
+            f"{off_words} --vae-pruning 0.75 --precision int8 --plan {plan}",
+            replace(light, default_plan=plan),
+            eight,
+        ),
     ):
         footprint = memory_estimate(smaller, parts)
         if footprint.device_bytes <= free_bytes:

@@ -59,6 +59,7 @@ def locate(
     preset: str | Path,
     weights: str | Path | None = None,
     *,
+    plan: str | None = None,
     attention: str | None = None,
     vae_pruning: float | None = None,
     offload: bool = False,
@@ -66,9 +67,21 @@ def locate(
     """Finds the configuration and the weights, and checks that they belong together. Reads no tensors.
 
     preset: a shipped one by its name, a folder like it, or a released tree (or one transformer folder in it).
-    weights: a released tree for a preset without weights, or "random". attention: another mode, for random
-    weights only. vae_pruning: which of the released decoders. offload: resting experts leave the device.
+    weights: a released tree for a preset without weights, or "random". plan: becomes the default one.
+    attention: another mode, for random weights only. vae_pruning: which of the released decoders. offload:
+    resting experts leave the device.
     """
+    source = _source(preset, weights, attention, vae_pruning, offload)
+    return source if plan is None else replace(source, config=replace(source.config, default_plan=plan))
+
+
+def _source(
+    preset: str | Path,
+    weights: str | Path | None,
+    attention: str | None,
+    vae_pruning: float | None,
+    offload: bool,
+) -> Source:
     folder, tree, transformer = _find(Path(preset), weights)
     config = WorldConfig.from_file(folder / CONFIG_FILE)
     if offload:

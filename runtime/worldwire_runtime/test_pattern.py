@@ -260,10 +260,9 @@ class PatternWorld:
         for name in PALETTES:
             _scenery(self.height, self.width, name)
 
-    def info_for(self, plan: str | None) -> WorldInfo:
-        """What clients are told; ConfigError for an unknown plan."""
-        if plan not in (None, PLAN):
-            raise ConfigError("unknown clip plan", expected=PLAN, got=repr(plan))
+    @property
+    def info(self) -> WorldInfo:
+        """What clients are told."""
         return WorldInfo(
             name=PRESET,
             height=self.height,
@@ -279,8 +278,14 @@ class PatternWorld:
 
     def session(self, plan: str | None = None) -> PatternSession:
         """A new session; ConfigError for an unknown plan."""
-        self.info_for(plan)
+        check_plan(plan)
         return PatternSession(self)
+
+
+def check_plan(plan: str | None) -> None:
+    """ConfigError for a clip plan that the pattern does not have."""
+    if plan not in (None, PLAN):
+        raise ConfigError("unknown clip plan", expected=PLAN, got=repr(plan))
 
 
 @dataclass

@@ -131,6 +131,7 @@ class World:
         precision: str = "auto",
         *,
         speed: Speed | None = None,
+        plan: str | None = None,
         weights: str | Path | None = None,
         attention: str | None = None,
         vae_pruning: float | None = None,
@@ -144,7 +145,8 @@ class World:
         Needs no network. device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N". precision:
         "auto", "bfloat16", "float32", or an 8-bit form (`worldwire_runtime.quantize`); "auto" is bfloat16
         where the processor multiplies it natively. speed: what makes the networks fast (default: what fits
-        the device).
+        the device). plan: the clip plan of sessions that name none (default: the preset's); memory is checked
+        for it.
         weights: a folder with the released files for a preset without weights, or "random" for timing.
         attention: another mode, for random weights only. vae_pruning: 0, 0.5 or 0.75, of the released
         decoders (the most pruned one that is there). text_on: "device" or "cpu", where a umT5 lives.
@@ -154,10 +156,12 @@ class World:
         1 and what keeps a session waiting while it is compiled, and "" when it goes on.
         Raises ConfigError, CheckpointError or MachineError before any long work.
         """
-        source = locate(preset, weights, attention=attention, vae_pruning=vae_pruning, offload=offload)
+        source = locate(
+            preset, weights, plan=plan, attention=attention, vae_pruning=vae_pruning, offload=offload
+        )
         place = _place(source, device, precision, text_on)
         speed = (speed or Speed()).on(place.device)
-        _check_memory(source, place, speed, memory_gib)
+        _check_memory(source, place, speed, memory_gib, asked_for=device)
         networks = assemble(source, place, progress)
         progress(1.0, "ready")
         return cls(source, networks, place, speed=speed, tell=partial(progress, 1.0))
@@ -329,17 +333,22 @@ def _place(source: Source, device: str, precision: str, text_on: str) -> Place:
     dtype = pick_dtype(precision, target)
     quantization = quantization_of(precision, config.quantization)
     check_arithmetic(quantization, target)
-    if device == "auto" and target.type == "cpu":
-        check_gpu(config)
     return Place(target, dtype, quantization, target if text_on == "device" else torch.device("cpu"))
 
 
-def _check_memory(source: Source, place: Place, speed: Speed, memory_gib: float | None) -> None:
-    """MachineError if the device has less free than a session of this world will take."""
+def _check_memory(
+    source: Source, place: Place, speed: Speed, memory_gib: float | None, asked_for: str
+) -> None:
+    """MachineError if the device has less free than a session of this world will take, or is no GPU.
+
+    asked_for: the device in the caller's word; a large world plays on a CPU if it is "cpu".
+    """
     free = free_bytes(place.device)
     if memory_gib is not None:
         limit_memory(place.device, memory_gib)
         free = min(free, int(memory_gib * GIB))
+    if asked_for == "auto" and place.device.type == "cpu":
+        check_gpu(source.config)
     check_memory(source.config, _resident(source, place, speed), free, str(place.device))
 
 

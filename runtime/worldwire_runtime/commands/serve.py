@@ -81,7 +81,6 @@ def run(args: argparse.Namespace) -> int:
         lambda: _load(args, loading.tell),
         args.bind,
         limits=Limits(sessions=args.sessions),
-        plan=args.plan,
         rate=_rate(args),
         insecure=args.insecure,
         keys=keys,
@@ -128,6 +127,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(
             "--clients needs encryption", remedy="name the server's keys with --key FILE_secret"
         )
+    if args.preset == test_pattern.PRESET:
+        test_pattern.check_plan(args.plan)
     if args.size is not None and args.preset != test_pattern.PRESET:
         raise ConfigError("--size is for the test pattern", remedy=f"add --preset {test_pattern.PRESET}")
 

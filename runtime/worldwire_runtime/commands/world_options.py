@@ -109,6 +109,7 @@ def load_world(args: argparse.Namespace, progress: Callable[[float, str], None] 
             choose_on=args.choose_on or "device",
             overlap=args.overlap,
         ),
+        plan=args.plan,
         weights=RANDOM if args.random_weights else args.weights,
         attention=args.attention,
         vae_pruning=args.vae_pruning,

@@ -23,8 +23,8 @@ from worldwire_runtime.server.worker import (
 class Jobs:
     """Makes jobs. Bad requests raise here, in the loop's thread, before any work starts."""
 
-    def __init__(self, world: ServedWorld, plan: str | None, kept: KeptStates):
-        self._world, self._plan, self._kept = world, plan, kept
+    def __init__(self, world: ServedWorld, kept: KeptStates):
+        self._world, self._kept = world, kept
 
     def of(self, slot: Slot, message: Any, payload: Any) -> Job:
         """The job that a message asks for; without one, a live step."""
@@ -34,7 +34,7 @@ class Jobs:
             case None:
                 return self._live_step(slot)
             case Open():
-                return lambda _: self._world.session(message.plan or self._plan)
+                return lambda _: self._world.session(message.plan)
             case Reset():
                 return self._reset(slot, message, payload)
             case Step():

@@ -115,7 +115,7 @@ class Server:
     """Serves one world to many sessions.
 
     load: makes the world; runs in the worker's thread after the address is ours, and tells `loading`.
-    plan: the clip plan of sessions that name none. peak_memory_gib: what `status` reports.
+    peak_memory_gib: what `status` reports.
     rate: frames a second that a live session gets at most; 0: as many as its client takes.
     keys: encrypt with CURVE. clients: a folder with the public keys of the clients that may come; None: all.
     Raises MachineError when the address is taken, or when others can reach it and there are no `keys` and
@@ -128,7 +128,6 @@ class Server:
         address: str,
         *,
         limits: Limits | None = None,
-        plan: str | None = None,
         rate: float = 0.0,
         insecure: bool = False,
         keys: KeyPair | None = None,
@@ -141,7 +140,7 @@ class Server:
             address, self._limits.message_bytes, insecure=insecure, keys=keys, clients=clients
         )
         self._rate, self._loading = rate, loading or Loading()
-        self._load, self._plan, self._peak_memory_gib = load, plan, peak_memory_gib
+        self._load, self._peak_memory_gib = load, peak_memory_gib
         self._clients = Clients(self._limits, time.monotonic)
         self._sessions = Sessions(self._limits)
         self._kept = KeptStates(self._limits)
@@ -426,16 +425,15 @@ class Server:
                 self._greet_late()
 
     def _load_world(self) -> tuple[ServedWorld, WorldInfo]:
-        """Runs in the worker's thread; an unknown plan shows here and not when the first session opens."""
+        """Runs in the worker's thread."""
         world = self._load()
-        info = world.info_for(self._plan)
         our_formats()  # looks for encoders now, not while a client waits
-        return world, info
+        return world, world.info
 
     def _on_loaded(self, event: Event, on_ready: Callable[[], None]) -> None:
         if isinstance(event, Finished):
             world, self._info = event.result
-            self._jobs = Jobs(world, self._plan, self._kept)
+            self._jobs = Jobs(world, self._kept)
             self._loading.stage = ""
             on_ready()
         elif isinstance(event, Failed):

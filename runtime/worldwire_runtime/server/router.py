@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from worldwire.errors import MachineError, WorldwireError
+from worldwire.errors import ConfigError, MachineError, WorldwireError
 from worldwire.protocol import encode
 from worldwire.schema import Message
 from worldwire_runtime.server.backlog import LARGE_BYTES, Backlog
@@ -47,8 +48,9 @@ class Router:
         keys: KeyPair | None = None,
         clients: Path | None = None,
     ):
+        host = _host(address)
         if keys is None and not insecure:
-            _check_loopback(address)
+            _check_loopback(address, host)
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
@@ -171,15 +173,30 @@ class Router:
                 f"{address} is taken" if taken else f"cannot listen at {address}",
                 expected="a free address such as tcp://127.0.0.1:5555",
                 got=str(error),
-                remedy="stop the other server, or choose another port with --bind",
+                remedy="stop the other server, or choose another port with --bind"
+                if taken
+                else "choose another address with --bind",
             ) from error
 
 
-def _check_loopback(address: str) -> None:
+def _host(address: str) -> str | None:
+    """The host of a TCP address, None where no other machine comes in; ConfigError for what is no address."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(address)
+        if parts.scheme in ("ipc", "inproc"):
+            return None
+        if parts.scheme == "tcp" and parts.hostname:
+            return parts.hostname
+    raise ConfigError(
+        "this is no address to listen at",
+        expected="tcp://HOST:PORT, such as tcp://127.0.0.1:5555",
+        got=repr(address),
+    )
+
+
+def _check_loopback(address: str, host: str | None) -> None:
     """MachineError unless only this machine can reach the address."""
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    if parts.scheme in ("ipc", "inproc") or host == "localhost" or _is_loopback(host):
+    if host is None or host == "localhost" or _is_loopback(host):
         return
     raise MachineError(
         f"{address} can be reached from other machines, and the connection is not encrypted",

@@ -93,12 +93,13 @@ class OverlappingSession(Protocol):
 class ServedWorld(Protocol):
     """What the server needs of a world."""
 
-    def info_for(self, plan: str | None) -> WorldInfo:
-        """What clients are told; ConfigError for an unknown plan."""
+    @property
+    def info(self) -> WorldInfo:
+        """What clients are told."""
         ...
 
     def session(self, plan: str | None = None) -> ServedSession:
-        """A new session under a clip plan; None is the world's own."""
+        """A new session under a clip plan; None is the world's own, ConfigError one that it does not have."""
         ...
 
 

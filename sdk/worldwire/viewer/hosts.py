@@ -33,7 +33,7 @@ class LocalHost:
     @contextmanager
     def open(self, report: Report, cancelled: Cancelled) -> Iterator[tuple[WorldInfo, RemoteSession]]:
         """See `worldwire.viewer.link.Host`. ConnectionLostError with the server's last lines if it ends."""
-        with LocalServer(self.arguments, self.launcher) as server:
+        with LocalServer(self.arguments, self.launcher) as server, server.explained():
 
             def watch(status: StatusReport | None) -> None:
                 server.check()

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -18,6 +18,7 @@ SERVE_VERB: Final = "serve"
 SERVE: Final = (sys.executable, "-m", "worldwire.viewer.guarded", SERVE_VERB)
 LOOPBACK: Final = "127.0.0.1"
 STOP_TIMEOUT_S: Final = 5.0
+END_TIMEOUT_S: Final = 3.0
 LOG_TAIL_LINES: Final = 12
 
 
@@ -43,6 +44,17 @@ class LocalServer:
     def pid(self) -> int:
         """The id of the server's process."""
         return self._process.pid
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """A connection that is lost because the server ended gets the server's own word for it."""
+        try:
+            yield
+        except ConnectionLostError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_TIMEOUT_S)  # its address goes before it does
+            self.check()
+            raise
 
     def check(self) -> None:
         """ConnectionLostError with the end of the server's log, if the process is gone."""
