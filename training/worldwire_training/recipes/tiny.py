@@ -6,6 +6,7 @@
     python -m worldwire_training.recipes.tiny base --work W --gpus 2 --minutes 7 [--resume] [--set key=value]
     python -m worldwire_training.recipes.tiny distill --work W --minutes 6.5
     python -m worldwire_training.recipes.tiny light --work W --minutes 1.5 [--set rate=0.75]
+    python -m worldwire_training.recipes.tiny decoder --work W --minutes 3     # sharper pictures
     python -m worldwire_training.recipes.tiny all --work W --size smoke    # all of it on a CPU, in a minute
 
 The whole recipe on one H200 in three calls of at most ten minutes, from the weights and with the VAE that
@@ -35,8 +36,8 @@ off is kept. The ablations have a sitting of their own (`recipes.ablations`).
 
 Outputs: W/episodes, W/held_out, W/vae (vae.safetensors, vae.json, a contact sheet), W/latents (encoded once),
 W/compiled (torch.compile's cache), W/base and W/distill (checkpoint, curves, picture strips, and world/: the
-folder that `World.load` reads, also after a pause), W/light50, W/light75. A stage whose output is complete is
-skipped by `all`. Without installing the packages, set PYTHONPATH=sdk:runtime:training.
+folder that `World.load` reads, also after a pause), W/light50, W/light75, W/decoder. A stage whose output is
+complete is skipped by `all`. Without installing the packages, set PYTHONPATH=sdk:runtime:training.
 """
 
 from __future__ import annotations
@@ -128,11 +129,19 @@ def distill(args: argparse.Namespace) -> None:
 def light(args: argparse.Namespace) -> None:
     """A light decoder; `--set rate=0.75` for the narrower one."""
     rates = [setting.split("=")[1] for setting in args.set if setting.startswith("rate=")]
-    name = f"light{round(100 * float(rates[-1] if rates else DEFAULT_LIGHT_RATE))}"
+    _decoder(args, f"light{round(100 * float(rates[-1] if rates else DEFAULT_LIGHT_RATE))}", "light_vae")
+
+
+def decoder(args: argparse.Namespace) -> None:
+    """The full decoder trained on against a critic of patches: sharper, of the same latents."""
+    _decoder(args, "decoder", "decoder")
+
+
+def _decoder(args: argparse.Namespace, name: str, settings: str) -> None:
     options = ["--data", str(args.work / "episodes"), "--output", str(args.work / name)]
     options += ["--vae", str(args.vae or args.work / "vae"), "--held-out", str(SIZES[args.size].vae_held_out)]
     minutes = [] if args.minutes is None else [f"training.minutes={args.minutes}"]
-    _train("light-vae", args, options, [*minutes, *args.set], timed=False)
+    _train("light-vae", args, options, [*minutes, *args.set], timed=False, settings_of=settings)
     if args.out:
         shutil.copytree(args.work / name, args.out / name, ignore=shutil.ignore_patterns("*.pt"))
 
@@ -209,6 +218,7 @@ def _train(
     options: list[str],
     settings: Sequence[str],
     timed: bool = True,
+    settings_of: str = "",
 ) -> None:
     """Start the training command, once for each GPU."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.gpus)]
@@ -218,7 +228,7 @@ def _train(
         "-m",
         "worldwire_training.commands.train",
     ]
-    file = _config_file(network.replace("-", "_"), args.size)
+    file = _config_file(settings_of or network, args.size)
     command += [network, "--config", str(file), *options]
     command += ["--resume"] if args.resume else []
     if timed and args.minutes is not None:
@@ -241,6 +251,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "base": base,
     "distill": distill,
     "light": light,
+    "decoder": decoder,
     "all": everything,
 }
 
