@@ -38,7 +38,7 @@ from worldwire_training.dmd import (
     untold,
 )
 from worldwire_training.losses import DivergedError
-from worldwire_training.segments import Walks, generate
+from worldwire_training.segments import Walks, generate, new_noise
 from worldwire_training.self_forcing import last_segment, sample_until
 
 CONFIGS = Path(read_config.__code__.co_filename).parent / "configs"
@@ -123,8 +123,9 @@ def test_untold_clips_know_their_poses_and_nothing_else():
 
 def test_a_sample_of_the_last_step_is_what_a_session_would_get():
     model, batch = random_model(), batch_of(Shape(5, 4, 2))
-    sample = sample_until(model, batch, flow_schedule(3, 3.0), 2, draw(4))
-    torch.testing.assert_close(sample, generate(model, batch, 3, 3.0, draw(4)), rtol=1e-4, atol=1e-4)
+    noise = new_noise(batch, draw(4))
+    sample = sample_until(model, batch, flow_schedule(3, 3.0), 2, noise)
+    torch.testing.assert_close(sample, generate(model, batch, 3, 3.0, noise), rtol=1e-4, atol=1e-4)
 
 
 def test_only_one_step_of_the_last_segment_has_a_gradient():
@@ -133,7 +134,7 @@ def test_only_one_step_of_the_last_segment_has_a_gradient():
     shape, calls = Shape(5, 4, 2), []
     walks = Walks.begin(sampler, shape, 2, 2, draw(), DropRates(0.0, 0.0, 0.0))
     model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
-    batch, sample = last_segment(model, walks, shape, 2, steps=3, shift=3.0, exit_step=1, generator=draw())
+    batch, _, sample = last_segment(model, walks, shape, 2, steps=3, shift=3.0, exit_step=1, generator=draw())
     assert calls == [True]
     assert sample.requires_grad
     assert not batch.latents.requires_grad
@@ -188,8 +189,33 @@ def test_a_distillation_that_diverges_keeps_its_batch(tmp_path: Path):
     assert list(tmp_path.glob("diverged_*.pt"))
 
 
-def test_targets_and_attentions_can_be_chosen(tmp_path: Path):
-    method = MethodConfig(segments=2, dmd=0.0, target="teacher", target_steps=2, kept_share=0.0)
+def test_a_trajectory_ends_where_the_teachers_does(tmp_path: Path):
+    """The teacher in as many steps as the student has, with equal weights: nothing is left to learn."""
+    method = MethodConfig(
+        segments=1, dmd=0.0, regression=0.0, trajectory=1.0, teacher_steps=3, kept_share=0.0
+    )
+    one = trainer(config(tmp_path, method=method))
+    segment = one._segment(Shape(5, 4, 2), True, draw(), plan=(1, 2))
+    losses = one._student_losses(segment, 0.0, draw())
+    assert list(losses) == ["trajectory"]
+    assert losses["trajectory"].item() < 1e-6
+    early = one._segment(Shape(5, 4, 2), True, draw(), plan=(1, 0))
+    assert one._student_losses(early, 0.0, draw())["trajectory"].item() > 1e-4
+
+
+def test_without_distribution_matching_there_is_no_critic(tmp_path: Path):
+    method = MethodConfig(segments=2, dmd=0.0, trajectory=1.0, kept_share=0.0)
+    one = trainer(config(tmp_path, method=method))
+    critic = one.critic.dit.head.head.weight.clone()
+    student = one.model.dit.head.head.weight.clone()
+    one.step = 1
+    one.train_step(StepBudget(4))
+    assert torch.equal(one.critic.dit.head.head.weight, critic)
+    assert not torch.equal(one.model.dit.head.head.weight, student)
+
+
+def test_losses_and_attentions_can_be_chosen(tmp_path: Path):
+    method = MethodConfig(segments=2, dmd=0.0, regression=0.0, trajectory=1.0, kept_share=0.0)
     trainer(config(tmp_path, steps=1, method=method)).fit()
     world = tiny_world()
     joint = config(tmp_path, attention="joint", noise=NoiseConfig(draws=1))
@@ -223,7 +249,7 @@ def test_settings_of_the_shipped_distillation():
     assert tiny.method.segments == 6
     assert tiny.kept[0].name == "0+0+1"
     for wrong, said in (
-        ("method.target=other", "unknown target"),
+        ("method.trajectory=-1.0", "no loss"),
         ("method.dmd=-1", "no loss"),
         ("method.segments=0", "below 1"),
         ("kept=[]", "nothing to keep"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 from worldwire.errors import ConfigError
 from worldwire_training.base_config import OptimizerConfig, RunConfig, read_shapes
@@ -11,42 +10,39 @@ from worldwire_training.base_model import NoiseConfig
 from worldwire_training.clip_sampler import Shape
 from worldwire_training.dmd import ScoreConfig
 
-Target = Literal["truth", "teacher"]
-
 
 @dataclass(frozen=True)
 class MethodConfig:
     """Losses of the student, and how often it is updated.
 
-    sampler_steps: of the student. segments: the most that a walk has; the number is drawn evenly. dmd,
-    regression: weights of the two losses. target: what regression aims at: the truth at the same poses, or
-    the teacher's sample of `target_steps` steps in the same context. start_share: of the run, at its
-    beginning, has regression alone while the critic learns. critic_updates: of the critic for each of the
-    student. kept_share: of the steps are flow matching on `kept` shapes instead, so that the student
-    forgets neither first pictures nor long clips.
+    sampler_steps: of the student. segments: the most that a walk has; the number is drawn evenly. dmd: weight
+    of distribution matching; without it there is no critic. regression: weight of the distance from the truth
+    at the same poses. trajectory: of that from what the teacher makes of the same noise in the same context
+    in `teacher_steps` steps. start_share: of the run, at its beginning, goes without dmd while the critic
+    learns. critic_updates: of the critic for each of the student. kept_share: of the steps are flow matching
+    on `kept` shapes instead, so that the student forgets neither first pictures nor long clips.
     """
 
     sampler_steps: int = 3
     segments: int = 6
     dmd: float = 1.0
     regression: float = 0.5
-    target: Target = "truth"
-    target_steps: int = 12
+    trajectory: float = 0.0
+    teacher_steps: int = 12
     start_share: float = 0.1
     critic_updates: int = 2
     kept_share: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            raise ConfigError(
-                "unknown target of the regression",
-                expected=" or ".join(get_args(Target)),
-                got=repr(self.target),
-            )
-        if min(self.sampler_steps, self.segments, self.critic_updates, self.target_steps) < 1:
+        if min(self.sampler_steps, self.segments, self.critic_updates, self.teacher_steps) < 1:
             raise ConfigError("a count of the distillation is below 1", got=str(self))
-        if not (self.dmd or self.regression) or min(self.dmd, self.regression) < 0:
-            raise ConfigError("the student has no loss", expected="method.dmd or method.regression above 0")
+        weights = (self.dmd, self.regression, self.trajectory)
+        if not any(weights) or min(weights) < 0:
+            raise ConfigError(
+                "the student has no loss",
+                expected="method.dmd, method.regression or method.trajectory above 0, none below",
+                got=str(weights),
+            )
         if not (0 <= self.start_share <= 1 and 0 <= self.kept_share < 1):
             raise ConfigError("a share of the distillation is out of range", got=str(self))
 

@@ -3,8 +3,9 @@
     worldwire train distill --config training/worldwire_training/configs/distill_tiny.toml
 
 Each step the student walks on along training episodes (`self_forcing.py`). The critic learns what it makes;
-every few steps the student follows the difference between teacher and critic (`dmd.py`) and the truth at the
-same poses. Now and then a step is plain flow matching on the shapes that are to be kept.
+every few steps the student follows the difference between teacher and critic (`dmd.py`), the truth at the
+same poses, and where the teacher's many steps lead from the same noise. Now and then a step is plain flow
+matching on the shapes that are to be kept.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from worldwire_training.dmd import critic_losses, dmd_losses, regression_losses,
 from worldwire_training.latents import LatentStore
 from worldwire_training.optimizers import BaseOptimizer
 from worldwire_training.segments import Walks, generate
-from worldwire_training.self_forcing import last_segment
+from worldwire_training.self_forcing import Segment, last_segment
 from worldwire_training.trainer import Broken, Trainer
 from worldwire_training.validation import Validator
 
@@ -115,22 +116,20 @@ class DistillTrainer(Trainer):
         for place in self.microbatches():
             generator = self.generator(self.step, place)
             with self.autocast():
-                batch, sample = self._sample(shape, turn, generator)
-                losses = self._student_losses(batch, sample, progress, generator) if turn else {}
-                critic = critic_losses(self.critic, batch, sample, self._critic_noise(), generator).mean()
-            total = sum(losses.values(), critic)
-            (total / len(self.microbatches())).backward()
-            parts.append({name: value.detach() for name, value in (losses | {"critic": critic}).items()})
+                segment = self._segment(shape, turn, generator)
+                losses = self._student_losses(segment, progress, generator) if turn else {}
+                losses |= self._critic_loss(segment, generator)
+            (sum(losses.values(), segment.noise.new_zeros(())) / len(self.microbatches())).backward()
+            parts.append({name: value.detach() for name, value in losses.items()})
         means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-        norm = self._update("critic", progress)
-        if turn:
-            norm = self._update("student", progress)
+        for who in [*(["critic"] if self.config.method.dmd else []), *(["student"] if turn else [])]:
+            norm = self._update(who, progress)
         loss, clips = sum(means.values(), norm.new_zeros(())), self.schedule.samples(shape)
         self.recent.add(self.step, shape, clips, loss, norm, **means)
 
-    def _sample(
+    def _segment(
         self, shape: Shape, turn: bool, generator: torch.Generator, plan: tuple[int, int] | None = None
-    ) -> tuple[ClipBatch, Tensor]:
+    ) -> Segment:
         """A last segment as the student makes it, with gradients in its turn; plan: instead of the step's."""
         method, noise = self.config.method, self.config.noise
         segments, exit_step = plan or self._plan(shape)
@@ -157,13 +156,17 @@ class DistillTrainer(Trainer):
         return int(draw.integers(1, most + 1)), int(draw.integers(method.sampler_steps))
 
     def _student_losses(
-        self, batch: ClipBatch, sample: Tensor, progress: float, generator: torch.Generator
+        self, segment: Segment, progress: float, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """The weighted losses of a sample by name."""
         method, losses = self.config.method, {}
+        batch, noise, sample = segment
         if method.regression:
-            target = self._target(batch, generator)
-            losses["regression"] = method.regression * regression_losses(sample, target).mean()
+            truth = batch.latents[:, :, batch.shape.context :]
+            losses["regression"] = method.regression * regression_losses(sample, truth).mean()
+        if method.trajectory:
+            end = generate(self.teacher, batch, method.teacher_steps, self.config.noise.shift, noise)
+            losses["trajectory"] = method.trajectory * regression_losses(sample, end).mean()
         if method.dmd and progress >= method.start_share:
             direction = score_direction(
                 sample, batch, self.teacher, self.critic, self.config.score, generator
@@ -171,11 +174,12 @@ class DistillTrainer(Trainer):
             losses["dmd"] = method.dmd * dmd_losses(sample, direction).mean()
         return losses
 
-    def _target(self, batch: ClipBatch, generator: torch.Generator) -> Tensor:
-        method = self.config.method
-        if method.target == "truth":
-            return batch.latents[:, :, batch.shape.context :]
-        return generate(self.teacher, batch, method.target_steps, self.config.noise.shift, generator)
+    def _critic_loss(self, segment: Segment, generator: torch.Generator) -> dict[str, Tensor]:
+        if not self.config.method.dmd:
+            return {}
+        noise = self._critic_noise()
+        losses = critic_losses(self.critic, segment.batch, segment.sample, noise, generator)
+        return {"critic": losses.mean()}
 
     def _update(self, who: str, progress: float) -> Tensor:
         """Steps one network's optimiser; returns its gradient norm."""
@@ -199,7 +203,8 @@ class DistillTrainer(Trainer):
         return norm
 
     def _is_students_turn(self) -> bool:
-        return self.step % self.config.method.critic_updates == 0
+        method = self.config.method
+        return not method.dmd or self.step % method.critic_updates == 0
 
     def _critic_noise(self) -> NoiseConfig:
         """The critic sees contexts as they are, at levels of its own."""
@@ -240,10 +245,9 @@ class DistillTrainer(Trainer):
         for shape in self.config.shapes:
             started, generator = time.monotonic(), self.generator(0, 0)
             with self.autocast():
-                batch, sample = self._sample(shape, True, generator, plan)
-                losses = self._student_losses(batch, sample, 1.0, generator)
-                critic = critic_losses(self.critic, batch, sample, self._critic_noise(), generator).mean()
-            sum(losses.values(), critic).backward()
+                segment = self._segment(shape, True, generator, plan)
+                losses = self._student_losses(segment, 1.0, generator) | self._critic_loss(segment, generator)
+            sum(losses.values(), segment.noise.new_zeros(())).backward()
             log.info("compiled the shape %s in %.1f s", shape.name, time.monotonic() - started)
         for shape in self.config.kept if self.config.method.kept_share else ():
             generator = self.generator(0, 0)

@@ -17,7 +17,7 @@ from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipSampler, Places, Shape, Told
 from worldwire_training.experts import ExpertPair
 from worldwire_training.latents import LatentStore
-from worldwire_training.segments import generate
+from worldwire_training.segments import generate, new_noise
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def roll_out(
     for step in plan_steps(world.plan(), latents):
         start = torch.full_like(episode, step.start)
         batch = sampler.cut(step.shape, Places(episode, torch.zeros_like(episode), start), told)
-        new = generate(model, batch, world.sampler.steps, world.sampler.shift, generator)
+        noise = new_noise(batch, generator)
+        new = generate(model, batch, world.sampler.steps, world.sampler.shift, noise)
         first = step.start + step.shape.past
         walked[:, first : first + step.shape.new] = new.transpose(1, 2).to(walked.dtype)
     return walked[:, :latents]

@@ -64,13 +64,17 @@ class Walks:
         self.latents[self._places.episode[:, None], index] = new.transpose(1, 2).to(self.latents.dtype)
 
 
+def new_noise(batch: ClipBatch, generator: torch.Generator) -> Tensor:
+    """What the new latents of clips are generated from: [B, C, n, h, w], float32."""
+    replaced = batch.latents[:, :, batch.shape.context :]
+    return torch.randn(replaced.shape, generator=generator, device=replaced.device)
+
+
 @torch.no_grad()
 def generate(
-    model: BaseModel | ExpertPair, batch: ClipBatch, steps: int, shift: float, generator: torch.Generator
+    model: BaseModel | ExpertPair, batch: ClipBatch, steps: int, shift: float, noise: Tensor
 ) -> Tensor:
-    """New latents [B, C, n, h, w] of clips, float32, by the sampler that sessions use."""
-    replaced = batch.latents[:, :, batch.shape.context :]
-    noise = torch.randn(replaced.shape, generator=generator, device=replaced.device)
+    """New latents [B, C, n, h, w] of clips, float32, from `new_noise` by the sampler that sessions use."""
     return euler(clip_velocity(model, batch), noise, flow_schedule(steps, shift))
 
 
@@ -105,4 +109,5 @@ def walk_on(
     """Generate the first `segments` segments of the walks, each on top of those before it."""
     for segment in range(segments):
         batch = walks.clip(shape, segment, generator)
-        walks.write(shape, segment, generate(model, batch, steps, shift, generator))
+        new = generate(model, batch, steps, shift, new_noise(batch, generator))
+        walks.write(shape, segment, new)

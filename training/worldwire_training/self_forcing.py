@@ -7,6 +7,8 @@ data estimate of a step drawn at random is the student's sample, and no gradient
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,15 @@ from worldwire_runtime.model.sampler import Schedule, flow_schedule
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipBatch, Shape
 from worldwire_training.losses import estimate_data
-from worldwire_training.segments import Walks, clip_velocity, walk_on
+from worldwire_training.segments import Walks, clip_velocity, new_noise, walk_on
+
+
+class Segment(NamedTuple):
+    """A clip (own context, true new latents), and what the student makes of `noise`: both [B, C, n, h, w]."""
+
+    batch: ClipBatch
+    noise: Tensor
+    sample: Tensor
 
 
 def last_segment(
@@ -27,25 +37,24 @@ def last_segment(
     shift: float,
     exit_step: int,
     generator: torch.Generator,
-) -> tuple[ClipBatch, Tensor]:
-    """The last of `segments` segments: its clip (own context, true new latents), and the student's sample.
+) -> Segment:
+    """The last of `segments` segments.
 
-    The sample [B, C, n, h, w], float32, is the data estimate of step `exit_step` (0 ... steps - 1); its
-    gradient, where gradients are on, is that of this one evaluation.
+    Its sample, float32, is the data estimate of step `exit_step` (0 ... steps - 1); the gradient, where
+    gradients are on, is that of this one evaluation.
     """
     walk_on(student, walks, shape, segments - 1, steps=steps, shift=shift, generator=generator)
     batch = walks.clip(shape, segments - 1, generator)
-    return batch, sample_until(student, batch, flow_schedule(steps, shift), exit_step, generator)
+    noise = new_noise(batch, generator)
+    return Segment(batch, noise, sample_until(student, batch, flow_schedule(steps, shift), exit_step, noise))
 
 
 def sample_until(
-    student: BaseModel, batch: ClipBatch, schedule: Schedule, exit_step: int, generator: torch.Generator
+    student: BaseModel, batch: ClipBatch, schedule: Schedule, exit_step: int, noise: Tensor
 ) -> Tensor:
     """The data estimate [B, C, n, h, w] at step `exit_step` of the sampler, whose earlier steps are fixed."""
-    context, replaced = batch.latents.tensor_split([batch.shape.context], dim=2)
-    x = torch.randn(replaced.shape, generator=generator, device=replaced.device)
-    if exit_step:
-        x = _first_steps(student, batch, x, schedule, exit_step)
+    context = batch.latents[:, :, : batch.shape.context]
+    x = _first_steps(student, batch, noise, schedule, exit_step) if exit_step else noise
     sigma = torch.full((len(x),), schedule.sigmas[exit_step], device=x.device)
     velocity = student(batch, context, x.to(batch.latents.dtype), sigma)
     return estimate_data(x, velocity.float(), sigma)
