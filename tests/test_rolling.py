@@ -23,7 +23,8 @@ from worldwire_runtime.model import action, attention, blocks
 from worldwire_runtime.model.sampler import euler, flow_schedule
 from worldwire_runtime.rolling import MOST_FRESH, Turn
 from worldwire_runtime.rules import draw_noise
-from worldwire_runtime.session import Session, _read_state
+from worldwire_runtime.saved_state import read_state
+from worldwire_runtime.session import Session
 from worldwire_runtime.world import World
 
 ERA = 12
@@ -377,7 +378,7 @@ def test_states_whose_turns_do_not_fit_are_refused(world):
     walk(session, 3)
     before = session.save()
     for change in ({"first": 400}, {"slots": [77]}, {"slots": [0]}, {"new": 0}, {"past": 9}, {"past": 1}):
-        tensors, facts = _read_state(before)
+        tensors, facts = read_state(before)
         facts["turns"][-1] |= change
         with pytest.raises(StateError):
             session.restore(save_tensors(tensors, metadata={"session": json.dumps(facts)}))

@@ -1,13 +1,17 @@
 """A real world, small and random, behind the server: over the wire it is what it is in process."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors.torch import save
 from server_fixture import serving
 from worlds import write_random_world
 
 import worldwire
-from worldwire.errors import ConfigError, ImageError
+from worldwire.errors import ConfigError, ImageError, StateError
 from worldwire.inputs import Inputs
+from worldwire_runtime.saved_state import read_state
 from worldwire_runtime.world import World
 
 WALK = [Inputs(frozenset({"forward"}), yaw_deg=3.0), Inputs(frozenset({"left"}), pitch_deg=-1.0), Inputs()]
@@ -47,6 +51,20 @@ def test_saved_kept_and_branched_walks_go_on_bit_for_bit(client):
         for saved in (state, kept):
             session.restore(saved)
             np.testing.assert_array_equal(session.step(WALK[1])[-1].pixels, expected)
+
+
+def test_a_state_that_does_not_fit_is_refused_and_the_session_goes_on(client):
+    with client.session() as session, client.session() as twin:
+        for each in (session, twin):
+            each.reset(seed=2)
+            each.step(WALK[0])
+        tensors, facts = read_state(session.save())
+        for name in ("text", "decoder.03"):
+            spoilt = tensors | {name: tensors[name][..., 1:].contiguous()}
+            with pytest.raises(StateError, match=rf"does not fit this world; expected: {name} \["):
+                session.restore(save(spoilt, {"session": json.dumps(facts)}))
+            expected, ours = twin.step(WALK[1]), session.step(WALK[1])
+            np.testing.assert_array_equal(ours[-1].pixels, expected[-1].pixels)
 
 
 def test_a_live_walk_moves_and_tells_its_stages(client):

@@ -20,6 +20,7 @@ from worldwire.motion import MotionModel, PlayerPose
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.memory import CAPACITY
 from worldwire_runtime.model.dit import ClipConditions
+from worldwire_runtime.saved_state import read_state
 from worldwire_runtime.session import Session
 from worldwire_runtime.world import World
 
@@ -333,6 +334,44 @@ def test_any_other_bytes_are_a_state_error_and_change_nothing(session, spoil):
     with pytest.raises(StateError):
         session.restore(spoil(state))
     np.testing.assert_array_equal(play(session, [LEFT]), play(twin, [LEFT]))
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "expected", "got"),
+    [
+        ("rng", lambda part: part[:16], "[5056]", "[16]"),
+        ("text", lambda part: part[:, :-1], "[1, 8, 16]", "[1, 7, 16]"),
+        ("text", lambda part: part[0], "[1, 8, 16]", "[8, 16]"),
+        ("actions", lambda part: part[:, :0], "[1, n, 8]", "[1, 0, 8]"),
+        ("memory.latents", lambda part: part[..., 1:], "[n, 4, 2, 4]", "[3, 4, 2, 3]"),
+        ("memory.c2w", lambda part: part[:, :3], "[n, 4, 4]", "[3, 3, 4]"),
+        ("memory.indices", lambda part: part[None], "[n]", "[1, 3]"),
+        ("decoder.00", lambda part: part[:1], "[2, 1, 2, 4, 4]", "[1, 1, 2, 4, 4]"),
+    ],
+)
+def test_a_tensor_of_another_shape_is_named_and_changes_nothing(session, name, spoil, expected, got):
+    session.step(FORWARD)
+    state, twin = session.save(), session.branch()
+    tensors, facts = read_state(state)
+    tensors[name] = spoil(tensors[name]).contiguous()
+    with pytest.raises(StateError) as caught:
+        session.restore(save_tensors(tensors, {"session": json.dumps(facts)}))
+    assert f"expected: {name} {expected}; got: {name} {got}; to do: restore it" in str(caught.value)
+    np.testing.assert_array_equal(play(session, [LEFT]), play(twin, [LEFT]))
+
+
+def test_tensors_that_are_missing_or_too_many_are_named(session):
+    tensors, facts = read_state(session.save())
+    few = {name: part for name, part in tensors.items() if not name.startswith("decoder.")}
+    several = (
+        r"decoder.00 \[.*decoder.02 \[.*\] and \d+ more; got: no decoder.00, no decoder.01, no decoder.02"
+    )
+    for changed, said in (
+        (few, several),
+        (tensors | {"decoder.99": torch.zeros(1)}, r"expected: no decoder.99; got: decoder.99 \[1\]"),
+    ):
+        with pytest.raises(StateError, match=said):
+            session.restore(save_tensors(changed, {"session": json.dumps(facts)}))
 
 
 def test_states_of_other_plans_and_worlds_are_refused(world, session, tmp_path):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from test_graphs import fake_record
 
-from worldwire.errors import StateError
 from worldwire_runtime import decoder as decoder_module
 from worldwire_runtime.convolutions import PRODUCTS
 from worldwire_runtime.decoder import SETTLED_LATENTS, Decoder, DecoderStream, channels_last
@@ -48,6 +47,7 @@ def test_saved_and_copied_streams_continue_bit_for_bit(vae: VAE):
     stream = DecoderStream(decoder)
     assert stream.state() == {}
     assert stream.decode(torch.randn(1, 6, 2, 2)).shape[0] == 1
+    assert {name: part.shape for name, part in stream.state().items()} == stream.state_shapes((2, 2))
     saved = {name: tensor.contiguous().clone() for name, tensor in stream.state().items()}
     copied, restored = stream.copy(), DecoderStream(decoder)
     restored.load_state(saved)
@@ -56,11 +56,6 @@ def test_saved_and_copied_streams_continue_bit_for_bit(vae: VAE):
     first, second = copied.decode(following), restored.decode(following)
     assert first.shape[0] == 8
     assert (first == second).all()
-
-
-def test_a_state_of_something_else_is_a_typed_error(vae: VAE):
-    with pytest.raises(StateError, match="does not fit"):
-        DecoderStream(Decoder(vae)).load_state({"00": torch.zeros(1)})
 
 
 def test_without_a_compiler_it_says_so_and_runs(vae: VAE, monkeypatch, caplog):

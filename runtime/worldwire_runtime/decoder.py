@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worldwire.errors import StateError
 from worldwire_runtime.acceleration import SteadyCompiled, Tell, compiler_missing, silent
-from worldwire_runtime.convolutions import TAPS, Form, use_form
+from worldwire_runtime.convolutions import TAPS, Form, cache_shapes, use_form
 from worldwire_runtime.graphs import WARM_CALLS, CudaRecorder, Graphed, Recorder
 from worldwire_runtime.model.vae import VAE
 from worldwire_runtime.timing import StageTimer
@@ -32,6 +31,7 @@ SETTLED_LATENTS = WARM_CALLS + 2
 """Of a session, after which its decoding has been compiled and recorded."""
 HIGH_PRIORITY = -1
 
+T = TypeVar("T")
 Cache = list[Tensor]
 Pixels = NDArray[np.uint8]
 
@@ -264,24 +264,22 @@ class DecoderStream:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `load_state` needs; empty at a session's start."""
-        return {f"{index:02}": tensor for index, tensor in enumerate(self._cache or ())}
+        return _named(self._cache or ())
+
+    def state_shapes(self, latent_hw: tuple[int, int]) -> dict[str, torch.Size]:
+        """What `state` gives once a session has begun."""
+        return _named(cache_shapes(self._decoder.vae.decoder, latent_hw))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from `state`'s answer.
-
-        Raises:
-            StateError: it is not the state of such a decoder.
-        """
-        expected = self._decoder.vae.cache_length
-        if state and sorted(state) != [f"{index:02}" for index in range(expected)]:
-            raise StateError(
-                "a saved decoder state does not fit this world's decoder",
-                expected=f"{expected} numbered tensors, or none",
-                got=f"{len(state)}: {sorted(state)[:4]}",
-            )
+        """Continue from `state`'s answer, which has the names and shapes of `state_shapes`."""
         weight = self._decoder.vae.conv2.weight
         with (
             torch.inference_mode()
         ):  # tensors of the kind that decoding makes: others would be compiled for anew
             moved = [state[name].to(weight.device, weight.dtype, copy=True) for name in sorted(state)]
         self._cache = moved or None
+
+
+def _named(parts: Iterable[T]) -> dict[str, T]:
+    """What the layers keep, by names that sort in their order."""
+    return {f"{index:02}": part for index, part in enumerate(parts)}

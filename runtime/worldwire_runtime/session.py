@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -27,17 +24,24 @@ from worldwire_runtime.memory import Memory
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_runtime.rolling import RollingContext, read_turns
 from worldwire_runtime.rules import ACTION_SIZE, Clip, draw_noise
+from worldwire_runtime.saved_state import (
+    Shape,
+    check_frames,
+    check_player,
+    check_shapes,
+    read_state,
+    under,
+    unreadable_is_a_state_error,
+)
 from worldwire_runtime.timing import StageTimer
 
 if TYPE_CHECKING:
+    from worldwire_runtime.decoder import DecoderStream
     from worldwire_runtime.world import World
 
 Conditioning = Literal["both", "keys", "poses"]
 STATE_FORMAT = "worldwire-session-1"
 MAX_SEED = 2**63 - 1
-FARTHEST = 1e9
-MAX_FRAMES = 2**48
-"""Far beyond any session, and far below what a number on the wire can hold."""
 
 
 @dataclass(frozen=True)
@@ -189,14 +193,15 @@ class Session:
         """Continues from a state of this world and clip plan; any other bytes: StateError and no change."""
         world = self._world
         memory, decoder, generator = world.new_memory(), world.new_decoder(), torch.Generator(world.device)
-        with _unreadable_is_a_state_error():
-            tensors, facts = _read_state(state)
+        with unreadable_is_a_state_error():
+            tensors, facts = read_state(state)
             self._check_owner(facts)
-            memory.load_state(_under("memory.", tensors))
-            decoder.load_state(_under("decoder.", tensors))
+            check_shapes(tensors, self._state_shapes(generator, decoder))
+            memory.load_state(under("memory.", tensors))
+            decoder.load_state(under("decoder.", tensors))
             generator.set_state(tensors["rng"])
             text, actions = tensors["text"].to(world.device, world.dtype), tensors["actions"]
-            player, frames = _check_player(facts["player"]), _check_frames(facts["frames"])
+            player, frames = check_player(facts["player"]), check_frames(facts["frames"])
             view, conditioning = str(facts["view"]), self._check_conditioning(facts["conditioning"])
             origin_c2w = world.config.motion.camera(PlayerPose(), view)
             turns = read_turns(facts["turns"], memory, self._plan)
@@ -329,6 +334,20 @@ class Session:
         """What a saved state must have been saved by."""
         return {"format": STATE_FORMAT, "world": self._world.config.name, "plan": asdict(self._plan)}
 
+    def _state_shapes(self, generator: torch.Generator, decoder: DecoderStream) -> dict[str, Shape]:
+        """The tensors of a saved state."""
+        config = self._world.config
+        decoding = decoder.state_shapes(config.latent_hw)
+        return {
+            "rng": tuple(generator.get_state().shape),
+            "text": (1, config.dit.text_len, config.dit.text_dim),
+            "actions": (1, None, ACTION_SIZE),
+            "memory.latents": (None, config.dit.in_dim, *config.latent_hw),
+            "memory.c2w": (None, 4, 4),
+            "memory.indices": (None,),
+            **{f"decoder.{name}": shape for name, shape in decoding.items()},
+        }
+
     def _check_owner(self, facts: dict[str, Any]) -> None:
         theirs = {name: facts.get(name) for name in self._owner}
         if theirs != self._owner:
@@ -396,48 +415,3 @@ def _check_seed(seed: int) -> int:
             "the seed is wrong", expected=f"a whole number from 0 to {MAX_SEED}", got=repr(seed)
         )
     return int(seed)
-
-
-@contextmanager
-def _unreadable_is_a_state_error() -> Iterator[None]:
-    """Whatever bytes that save() never wrote lead to while they are read is one StateError."""
-    try:
-        yield
-    except (
-        SafetensorError,
-        ConfigError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        ArithmeticError,
-    ) as error:
-        raise StateError(
-            f"a saved state cannot be read: {error}", expected="bytes that save() returned"
-        ) from error
-
-
-def _check_player(facts: dict[str, Any]) -> PlayerPose:
-    """Where a saved session's player stands; ValueError or TypeError for what is no place."""
-    player = PlayerPose(**facts)
-    if not all(abs(value) <= FARTHEST for value in asdict(player).values()):
-        raise ValueError(f"player: {str(facts)[:200]}")
-    return player
-
-
-def _check_frames(frames: Any) -> int:
-    """How many frames a saved session has shown; ValueError for what none can have."""
-    if type(frames) is not int or not 1 <= frames <= MAX_FRAMES:
-        raise ValueError(f"frames: {str(frames)[:20]}")
-    return frames
-
-
-def _read_state(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a saved state."""
-    tensors = load_tensors(state)
-    header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])
-    return tensors, dict(json.loads(header["__metadata__"]["session"]))
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
