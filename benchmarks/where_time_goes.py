@@ -31,7 +31,7 @@ from worldwire_runtime.session import Session
 from worldwire_runtime.speed import Speed
 from worldwire_runtime.world import World
 
-FUNCTIONS = ("_clip", "_clip_after", "_other_after")
+FUNCTIONS = ("_clip", "_other", "_clip_after", "_other_after")
 PROFILED_CLIPS = 2
 KERNELS_SHOWN, HOST_ROWS = 40, 15
 NAME_LENGTH = 110

@@ -62,12 +62,14 @@ class Denoiser:
             function = getattr(plain, name)
             return fuse(function, getattr(fused, name), **options) if compiled else function
 
-        # Shapes that are known to come back need not prove it, where compiling is a matter of seconds.
+        # Clips with a memory have the shapes of a session's steady state: they need not prove that they come
+        # back, where compiling is a matter of seconds.
         after = STEADY_CLIPS if whole_functions_are_compiled(dit) else 0
-        self._clip = record(fast("sample"))
+        self._clip, self._other = record(fast("sample", after=after), warm=after), record(fast("sample"))
         self._clip_after = record(fast("sample_after", after=after), resident=("held",), warm=after)
         self._other_after = record(fast("sample_after"), resident=("held",))
-        self._encoded, self._velocity = fast("encode_behind"), fast("velocity")
+        self._velocity, self._other_velocity = fast("velocity", after=after), fast("velocity")
+        self._encoded = fast("encode_behind")
 
     @property
     def dit(self) -> DiT:
@@ -98,7 +100,8 @@ class Denoiser:
 
     def sample(self, conditions: ClipConditions, context: Tensor, noise: Tensor, solver: Solver) -> Tensor:
         """The same for a batch, by any solver: [B, C, c, h, w] and [B, C, n, h, w] give [B, C, n, h, w]."""
-        return self._clip(self._told(conditions), context, noise.float(), solver)
+        sample = self._clip if _has_memory(conditions) else self._other
+        return sample(self._told(conditions), context, noise.float(), solver)
 
     def generate_after(
         self,
@@ -143,7 +146,8 @@ class Denoiser:
 
     def velocity(self, conditions: ClipConditions, context: Tensor) -> Velocity:
         """The network as a function of noisy latents [B, C, n, h, w] and timestep, for one clip."""
-        return self._velocity(self._told(conditions), context)
+        velocity = self._velocity if _has_memory(conditions) else self._other_velocity
+        return velocity(self._told(conditions), context)
 
     def _told(self, conditions: ClipConditions) -> ClipConditions:
         """The same with what the network makes of the prompt, which no clip changes."""
@@ -258,6 +262,10 @@ class ClipFunctions:
 
 def _plain(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
     return function
+
+
+def _has_memory(conditions: ClipConditions) -> bool:
+    return bool(conditions.memory_times.shape[-1])
 
 
 def _timesteps(x: Tensor, timestep: float) -> Tensor:
