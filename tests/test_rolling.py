@@ -372,6 +372,24 @@ def test_a_session_whose_memory_was_thinned_out_is_restored(world):
     assert len(session._context.turns) == 3
 
 
+@pytest.mark.parametrize("plan", [ClipPlan(6, 2, 3, 2), ClipPlan(5, 4, 1, 1)], ids=str)
+def test_a_saved_era_of_several_lengths_goes_on_from_where_the_length_changed(world, plan):
+    """As earlier versions saved them; this one begins an era there, so the walk goes on bit for bit."""
+    session = world.session(plan)
+    session.reset(seed=2)
+    walk(session, 1)
+    (longer,) = session._context.turns
+    walk(session, 2, 1)
+    tensors, facts = read_state(session.save())
+    assert [turn["new"] for turn in facts["turns"]] == [plan.new, plan.new]
+    assert longer.new > plan.new
+    facts["turns"].insert(0, dataclasses.asdict(longer))
+    restored = world.session(plan)
+    restored.restore(save_tensors(tensors, metadata={"session": json.dumps(facts)}))
+    assert restored._context.turns == session._context.turns
+    assert all(np.array_equal(*pair) for pair in zip(walk(session, 6, 3), walk(restored, 6, 3), strict=True))
+
+
 def test_states_whose_turns_do_not_fit_are_refused(world):
     session = world.session(PLANS[0])
     session.reset(seed=0)

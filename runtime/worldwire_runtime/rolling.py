@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -78,11 +78,16 @@ def most_places(plan: ClipPlan) -> int:
 
 
 def read_turns(facts: Sequence[dict[str, Any]], memory: Memory, plan: ClipPlan) -> list[Turn]:
-    """The turns of a saved session; StateError unless they are an era of `plan` that `memory` holds."""
-    turns = [Turn(**fact | {"slots": tuple(fact["slots"])}) for fact in facts]
+    """The turns of a saved session; StateError unless they are an era of `plan` that `memory` holds.
+
+    In states of earlier versions an era may go on over clips of several lengths. What came before the length
+    last changed is left out: there a new era begins, as it does in play, with the past as it is.
+    """
+    saved = [Turn(**fact | {"slots": tuple(fact["slots"])}) for fact in facts]
+    turns = list(takewhile(lambda turn: turn.new == saved[-1].new, reversed(saved)))[::-1]
     for turn in turns:
         wanted = [*turn.slots, *range(turn.first, turn.stop)]
-        fits = 1 <= turn.past <= plan.past and turn.new >= 1 and turn.new == turns[0].new
+        fits = 1 <= turn.past <= plan.past and turn.new >= 1
         filled = not turn.slots or (len(set(turn.slots)) == plan.memory and turn.past == plan.past)
         if not (fits and filled and all(index in memory for index in wanted)):
             raise StateError("the turns of a saved session do not fit its memory", got=str(turn))
