@@ -17,7 +17,7 @@ from torch._inductor.virtualized import V
 from worlds import random_config, write_random_world
 
 from worldwire.inputs import Inputs
-from worldwire_runtime import acceleration
+from worldwire_runtime import acceleration, denoiser
 from worldwire_runtime.acceleration import (
     STEADY_CLIPS,
     WARM_CALLS,
@@ -99,7 +99,8 @@ def test_a_session_goes_on_as_it_was_once_it_is_compiled(tmp_path, monkeypatch, 
     traced: list[str] = []
     monkeypatch.setattr(acceleration, "_compiled", tracer(traced))
     if device != "cpu":
-        monkeypatch.setattr(acceleration, "whole_functions_are_compiled", lambda _: False)
+        for module in (acceleration, denoiser):
+            monkeypatch.setattr(module, "whole_functions_are_compiled", lambda _: False)
     world.denoiser = Denoiser(world.denoiser.dit, world.config.sampler.shift, compiled=True)
     assert (walk(world).float() - plain.float()).abs().max() <= 1
     assert traced
