@@ -60,7 +60,7 @@ class Player:
 
         before = set(self.folder.glob("recordings/*.png"))
         self.do("key", "F12")
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 30
         while not (new := set(self.folder.glob("recordings/*.png")) - before):
             assert time.monotonic() < deadline_s, self.stop()
             time.sleep(0.05)
