@@ -18,8 +18,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from worldwire.errors import DataError
 from worldwire_runtime.camera.frustum import NEAR_M, overlap, sample_frustum
@@ -132,7 +134,11 @@ def encode_episodes(
     device = next(vae.parameters()).device
     started = time.monotonic()
     videos, images = [], []
-    for frames in _read_ahead(source.frames, _groups(episodes, batch), device):
+    groups = _groups(episodes, batch)
+    seen = tqdm(
+        _read_ahead(source.frames, groups, device), "encoding", len(groups), disable=_is_one_of_others()
+    )
+    for frames in seen:
         videos.append(_encode(vae, frames))
         images.append(_encode_alone(vae, frames))
     chosen = list(episodes)
@@ -156,6 +162,11 @@ def encode_episodes(
         store.gibibytes,
     )
     return store
+
+
+def _is_one_of_others() -> bool:
+    """Whether another process of this run shows the progress."""
+    return dist.is_initialized() and dist.get_rank() > 0
 
 
 def view_overlaps(c2w: Tensor, world: WorldConfig) -> Tensor:
