@@ -66,7 +66,9 @@ def test_unknown_verbs_and_options_exit_with_usage(arguments, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
     assert exit_info.value.code == 2
-    assert "usage: worldwire" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "usage: worldwire" in said
+    assert f"worldwire{' serve' * ('serve' in arguments)}: error: " in said
 
 
 def test_a_verb_without_its_extra_names_it(monkeypatch, capsys):

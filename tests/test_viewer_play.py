@@ -113,7 +113,7 @@ class TestOptions:
         serve.configure(parser)
         values = {"size": "640x480", "text_on": "cpu", "choose_on": "cpu"}
         for option in parser._actions:
-            if option.dest == "help":
+            if option.dest in {"help", "bind", "ready_file", "new_key", "key", "clients"}:
                 continue
             value = [] if option.nargs == 0 else [values.get(option.dest, "1")]
             words = [option.option_strings[-1], *value]
@@ -129,7 +129,29 @@ class TestOptions:
         with pytest.raises(SystemExit) as ended:
             self.hosted(["--scrpt", "demo"])
         assert ended.value.code == 2
-        assert "unrecognized arguments: --scrpt demo" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "usage: worldwire play" in said
+        assert "worldwire play: error: unrecognized arguments: --scrpt demo" in said
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "--bind tcp://0.0.0.0:1",
+            "--ready-file there",
+            "--new-key mine",
+            "--key=my_secret",
+            "--clients all",
+        ],
+    )
+    def test_its_server_is_for_nobody_else(self, words):
+        with pytest.raises(ConfigError, match=words.replace("=", " ").split()[0]):
+            self.hosted(["--device", "cpu", *words.split()])
+
+    @pytest.mark.parametrize("words", ["--frames=few", "--seed=1.5", "--scale=big"])
+    def test_a_number_that_is_none_is_said_so(self, words, capsys):
+        with pytest.raises(SystemExit):
+            parse([words])
+        assert re.search(r"is not a (whole )?number", capsys.readouterr().err)
 
     def test_a_server_that_runs_already_takes_none(self):
         with pytest.raises(ConfigError, match=r"--device cpu, and --connect as well"):

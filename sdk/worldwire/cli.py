@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from worldwire.errors import MissingExtraError, WorldwireError
 
@@ -52,13 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments of a verb, and in `run` what does it; exits with the usage for what it does not take."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
-    args.rest = rest
-    if rest and not args.takes_rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    """The arguments of a verb, and in `run` what does it; exits with its usage for what it does not take."""
+    args = parse_known(argv)
+    if args.rest and not args.takes_rest:
+        refuse(args, args.rest)
     return args
+
+
+def parse_known(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """As `parse`; what the verb does not take is left in `rest`."""
+    args, rest = _parser().parse_known_args(argv)
+    args.rest = rest
+    return args
+
+
+def refuse(args: argparse.Namespace, words: Sequence[str]) -> NoReturn:
+    """Exits with the usage of the verb that `args` are for: it does not take these words."""
+    args.fail(f"unrecognized arguments: {' '.join(words)}")
+    raise SystemExit(EXIT_USAGE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(
             entry.name, help=command.help, description=command.help, allow_abbrev=not command.takes_rest
         )
-        verb.set_defaults(takes_rest=command.takes_rest)
+        verb.set_defaults(takes_rest=command.takes_rest, fail=verb.error)
         command.configure(verb)
         verb.set_defaults(run=_needs_extra(entry, command.run))
     return parser

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from typing import TypeVar
 
 from worldwire.cli import Command
 from worldwire.motion import VIEWS
 from worldwire.viewer.script import FORMAT_HELP
+
+Number = TypeVar("Number", int, float)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "Starts a server of its own unless --connect names one. Options that are not listed here go to it:\n"
-        "--preset, --device, --precision, --plan, --threads and all others of `worldwire serve --help`.\n"
+        "--preset, --device, --precision, --plan, --threads and all others of `worldwire serve --help`\n"
+        "but those of its address and keys.\n"
         "F1 in the window lists the keys.\n"
         "Without a display it records a scripted walk into recordings/ (an mp4 and a contact sheet)."
     )
@@ -50,22 +54,30 @@ def _run(args: argparse.Namespace) -> int:
     return play(args)
 
 
+def _number(kind: type[Number], text: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError as error:
+        sort = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {sort}") from error
+
+
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _number(int, text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
     return value
 
 
 def _seed(text: str) -> int:
-    value = int(text)
+    value = _number(int, text)
     if not 0 <= value < 2**63:
         raise argparse.ArgumentTypeError(f"{value} is not within 0 .. 2^63 - 1")
     return value
 
 
 def _scale(text: str) -> float:
-    value = float(text)
+    value = _number(float, text)
     if not 0.5 <= value <= 16:
         raise argparse.ArgumentTypeError(f"{value} is not within 0.5 .. 16")
     return value

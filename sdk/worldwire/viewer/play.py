@@ -14,7 +14,7 @@ from typing import Final
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import pygame
 
-from worldwire.cli import parse
+from worldwire.cli import parse_known, refuse
 from worldwire.errors import ConfigError
 from worldwire.inputs import Inputs
 from worldwire.viewer.headless import record_walk
@@ -25,6 +25,14 @@ from worldwire.viewer.script import fit, load_script
 from worldwire.viewer.window import Window, WindowOptions
 
 PICTURELESS_DRIVERS: Final = ("dummy", "offscreen", "evdev")
+FOR_OTHERS: Final = {
+    "bind": "--bind",
+    "ready_file": "--ready-file",
+    "new_key": "--new-key",
+    "key": "--key",
+    "clients": "--clients",
+}
+"""Options of a server that somebody else finds and connects to."""
 
 
 def play(args: Namespace) -> int:
@@ -80,8 +88,23 @@ def _host(args: Namespace) -> Host:
         raise ConfigError(
             "keys are for a server that runs already", remedy="say where with --connect tcp://HOST:PORT"
         )
-    parse([SERVE_VERB, *args.rest])  # what is no option of a server either shows now, not in its log
+    _check_rest(args)
     return LocalHost(args.rest)
+
+
+def _check_rest(args: Namespace) -> None:
+    """What is wrong with the options for the server shows now, not in its log."""
+    asked, default = parse_known([SERVE_VERB, *args.rest]), parse_known([SERVE_VERB])
+    if asked.rest and not asked.takes_rest:
+        refuse(args, asked.rest)
+    public = [
+        option for name, option in FOR_OTHERS.items() if getattr(asked, name, 0) != getattr(default, name, 0)
+    ]
+    if public:
+        raise ConfigError(
+            f"the server of `play` is for this window alone and takes no {' or '.join(public)}",
+            remedy="start one that others reach with `worldwire serve`, and play with --connect",
+        )
 
 
 @contextmanager
