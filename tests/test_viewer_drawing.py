@@ -7,7 +7,7 @@ import pytest
 from fakes import INFO, SceneWorld
 
 from worldwire import Inputs
-from worldwire.errors import ConnectionLostError, ImageError
+from worldwire.errors import ConnectionLostError, ImageError, MachineError
 from worldwire.viewer.link import Arrived, Lost, Opened, Refused, Sent, Start, Started
 from worldwire.viewer.state import Phase, ViewerState
 
@@ -63,6 +63,11 @@ class TestRecorder:
         with Recorder(tmp_path / "none.mp4", 16.0):
             pass
         assert not (tmp_path / "none.mp4").exists()
+
+    def test_what_cannot_be_a_video_is_said_so(self, tmp_path):
+        refused = pytest.raises(MachineError, match=r"cannot write a video as .*png.*ends in \.mp4")
+        with refused, Recorder(tmp_path / "walk.png", 16.0) as recorder:
+            recorder.add(np.zeros((48, 80, 3), np.uint8))
 
     def test_paths_are_new(self, tmp_path):
         first = new_path(".png", tmp_path / "recordings")

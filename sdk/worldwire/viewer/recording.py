@@ -86,8 +86,16 @@ class Recorder:
     def _open(self, height: int, width: int) -> None:
         import av
 
-        self._container = av.open(str(self.path), "w", options={"movflags": "+faststart"})
-        self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": QUALITY_CRF})
+        try:
+            container = av.open(str(self.path), "w", options={"movflags": "+faststart"})
+            self._stream = container.add_stream("libx264", rate=self._rate, options={"crf": QUALITY_CRF})
+        except (OSError, ValueError) as error:
+            raise MachineError(
+                f"cannot write a video as {self.path}",
+                got=str(error),
+                remedy="name a file that ends in .mp4",
+            ) from error
+        self._container = container
         # 4:2:0 needs even sizes.
         self._stream.width, self._stream.height = (
             2 * math.ceil(n * self._scale / 2) for n in (width, height)
