@@ -171,7 +171,7 @@ class Router:
             taken = error.errno == errno.EADDRINUSE
             raise MachineError(
                 f"{address} is taken" if taken else f"cannot listen at {address}",
-                expected="a free address such as tcp://127.0.0.1:5555",
+                expected="a free address; tcp://127.0.0.1:0 takes any port",
                 got=str(error),
                 remedy="stop the other server, or choose another port with --bind"
                 if taken
