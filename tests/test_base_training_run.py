@@ -21,12 +21,13 @@ from worldwire_runtime.model.vae import VAE
 from worldwire_runtime.world import World, preset_folder
 from worldwire_training import base_run
 from worldwire_training.base_config import BaseConfig, DataConfig, ValidationConfig, read_config
+from worldwire_training.base_model import BaseModel
 from worldwire_training.base_run import WORLD_FOLDER, train_base
 from worldwire_training.bulk_episodes import BulkEpisodes
 from worldwire_training.clip_sampler import Shape
 from worldwire_training.data_engine.prompts import prompt_vocabulary
 from worldwire_training.latents import LatentStore, encode_episodes
-from worldwire_training.worlds import load_base, load_vae, world_config
+from worldwire_training.worlds import blend, export_world, load_base, load_vae, world_config
 
 FRAMES = 33
 
@@ -192,3 +193,21 @@ def test_the_vae_of_a_shipped_world_serves_for_training():
     vae = load_vae(preset_folder("tiny"), torch.device("cpu"), torch.float32)
     assert vae.config.z_dim == 48
     assert vae.config.latent_mean is not None
+
+
+def test_a_blend_lies_between_a_base_model_and_its_student(tmp_path: Path):
+    world = tiny_world()
+    for seed, name in enumerate(("base", "student")):
+        torch.manual_seed(seed)
+        export_world(tmp_path / name, world, BaseModel.build(world), VAE(world.vae))
+    blend(tmp_path / "base", tmp_path / "student", 0.25, tmp_path / "between")
+    base, student, between = (
+        load_base(tmp_path / name, world).dit.blocks[0].ffn[0].weight
+        for name in ("base", "student", "between")
+    )
+    torch.testing.assert_close(
+        between, 0.75 * base + 0.25 * student, rtol=0, atol=0.02 * float(base.abs().max())
+    )
+    assert World.load(tmp_path / "between", device="cpu").config.text == world.text
+    with pytest.raises(ConfigError, match="share"):
+        blend(tmp_path / "base", tmp_path / "student", 1.5, tmp_path / "beyond")

@@ -65,6 +65,22 @@ def export_world(folder: Path, world: WorldConfig, model: BaseModel, vae: VAE) -
         save_compact(part.state_dict(), folder / name)
 
 
+def blend(base: Path, student: Path, share: float, output: Path) -> None:
+    """Write the world whose weights are `share` of the way from a base model's to its student's.
+
+    A student keeps its weights near those that it began with, so what lies between works too (Wortsman et
+    al. 2022): nearer to the truth than the student, sharper than the base model. The VAE is the student's.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigError("the share of the student is out of range", expected="0 to 1", got=str(share))
+    world = WorldConfig.from_file(student / CONFIG_FILE)
+    first, second = load_base(base, world), load_base(student, world)
+    with torch.no_grad():
+        for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
+            ours.lerp_(theirs, share)
+    export_world(output, world, first, load_vae(student, torch.device("cpu"), torch.float32))
+
+
 def load_base(folder: Path, world: WorldConfig) -> BaseModel:
     """The transformer and text encoder of an exported world (int8 rows undone), in float32 on the CPU.
 

@@ -5,6 +5,7 @@
     python -m worldwire_training.recipes.tiny vae --work W --gpus 2 --minutes 7
     python -m worldwire_training.recipes.tiny base --work W --gpus 2 --minutes 7 [--resume] [--set key=value]
     python -m worldwire_training.recipes.tiny distill --work W --minutes 6.5
+    python -m worldwire_training.recipes.tiny blend --work W --share 0.5           # between base and student
     python -m worldwire_training.recipes.tiny light --work W --minutes 1.5 [--set rate=0.75]
     python -m worldwire_training.recipes.tiny decoder --work W --minutes 3     # sharper pictures
     python -m worldwire_training.recipes.tiny all --work W --size smoke    # all of it on a CPU, in a minute
@@ -124,6 +125,14 @@ def distill(args: argparse.Namespace) -> None:
     """The base model to few steps."""
     teacher = _folder(args.teacher) if args.teacher else args.work / "base" / "world"
     _train("distill", args, [], [*_paths(args, "distill"), f"teacher={teacher}", *args.set])
+
+
+def blend(args: argparse.Namespace) -> None:
+    """Between the base model and its student: sharper than the one, nearer to the truth than the other."""
+    from worldwire_training.worlds import blend as between
+
+    base = _folder(args.teacher) if args.teacher else args.work / "base" / "world"
+    between(base, args.work / "distill" / "world", args.share, args.work / "blend" / "world")
 
 
 def light(args: argparse.Namespace) -> None:
@@ -250,6 +259,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "vae": vae,
     "base": base,
     "distill": distill,
+    "blend": blend,
     "light": light,
     "decoder": decoder,
     "all": everything,
@@ -288,7 +298,8 @@ def main() -> int:
         help="end this process of `base` or `distill` after so long, for a later --resume",
     )
     add("--init-from", metavar="WORLD", help="begin `base` with the weights of a preset or a world's folder")
-    add("--teacher", metavar="WORLD", help="of `distill`, instead of WORK/base/world")
+    add("--teacher", metavar="WORLD", help="of `distill` and `blend`, instead of WORK/base/world")
+    add("--share", type=float, default=0.5, help="of the student, in `blend` (default: 0.5)")
     add("--jobs", type=int, default=WARM_UP_JOBS, help=f"compiling processes (default: {WARM_UP_JOBS})")
     add("--network", choices=("base", "distill"), default="base", help="of `warm` (default: base)")
     add("--seconds", type=float, default=90.0, help="of probing")
