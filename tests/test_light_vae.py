@@ -162,3 +162,12 @@ def test_the_sharper_decoders_settings_are_read():
     config = read_config(CONFIG.with_name("decoder_tiny.toml"), LightVAEConfig, [])
     assert (config.rate, config.truth_share) == (0, 1)
     assert config.adversarial > 0
+
+
+@pytest.mark.parametrize(("truth_share", "asked"), [(1.0, 0), (0.5, 1)])
+def test_the_full_decoder_is_asked_only_where_it_is_a_target(tmp_path: Path, truth_share: float, asked: int):
+    run = trainer(LightVAEConfig(training(steps=1), rate=0.0, truth_share=truth_share), tmp_path)
+    decode, calls = run._full.decode_raw, []
+    run._full.decode_raw = lambda latents: calls.append(latents) or decode(latents)
+    run.train_step()
+    assert len(calls) == asked

@@ -168,9 +168,11 @@ class LightVAETrainer(VAETrainer):
 
     @torch.no_grad()
     def _teach(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Slightly noisy latents of a video, and what the full decoder makes of them."""
+        """Slightly noisy latents of a video, and what the full decoder makes of them if that is a target."""
         mean, logvar = self._full.encode_distribution(video)
         latents = noisy_latents(mean.float(), logvar.float(), self.config.latent_noise)
+        if self._light.truth_share == 1:
+            return latents, video
         return latents, self._full.decode_raw(latents).float()
 
     def latent_statistics(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
