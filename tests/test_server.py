@@ -1,6 +1,7 @@
 """A real server with the FakeWorld: handshake, limits, turns, failing sessions, odd peers."""
 
 import socket
+import threading
 import time
 
 import numpy as np
@@ -27,6 +28,7 @@ from worldwire.protocol import (
     Ping,
     Pong,
     Reset,
+    Save,
     Start,
     Status,
     StatusReport,
@@ -34,6 +36,7 @@ from worldwire.protocol import (
     Welcome,
 )
 from worldwire_runtime.server import Server, loop
+from worldwire_runtime.server.pixels import PictureEncoder
 
 FORWARD = Inputs(frozenset({"forward"}))
 
@@ -44,9 +47,9 @@ def server():
         yield running
 
 
-def open_raw(peer: RawPeer, window: int | None = None) -> int:
+def open_raw(peer: RawPeer, window: int | None = None, formats: tuple[str, ...] = ("rgb",)) -> int:
     """A session that was reset, and is live if there is a window."""
-    peer.send(Open(request=10))
+    peer.send(Open(request=10, formats=formats))
     opened = peer.receive()
     assert isinstance(opened, Opened)
     peer.send(Reset(request=11, session=opened.session))
@@ -163,6 +166,35 @@ def test_pictures_in_the_encoder_are_sent_before_the_error_that_ends_their_sessi
         frames, error = until_it_fails(session)
     assert "the fake world broke" in error
     assert [frame.index for frame in frames] == list(range(1, 20))
+
+
+def test_what_crosses_the_end_of_a_session_is_not_answered_before_it(monkeypatch):
+    encode, gate = PictureEncoder.encode, threading.Event()
+
+    def encode_when_the_gate_is_open(*args):
+        gate.wait(10)
+        return encode(*args)
+
+    monkeypatch.setattr(PictureEncoder, "encode", encode_when_the_gate_is_open)
+    with serving(FakeWorld(fail_at=20)) as server, RawPeer(server.endpoint) as peer:
+        gate.set()
+        session = open_raw(peer, formats=("jpeg",))
+        gate.clear()
+        peer.send(Start(request=12, session=session, window=64))
+        assert isinstance(peer.receive(), Done)
+        while open_sessions(peer):  # until it failed; that is said behind the pictures in the encoder
+            time.sleep(0.01)
+        peer.send(Credit(session=session, frames=1))
+        peer.send(Input(session=session, seq=1, keys=("forward",)))
+        peer.send(Save(request=13, session=session))
+        peer.send(Ping(t_ns=7))
+        while not isinstance(answer := peer.receive(), Pong):  # what was sent before it has been read
+            assert not isinstance(answer, ErrorMessage)
+        gate.set()
+        answers = peer.receive_all()
+    errors = [(answer.request, answer.fatal) for answer in answers if isinstance(answer, ErrorMessage)]
+    assert [answer.index for answer in answers[:19]] == list(range(1, 20))
+    assert errors == [(None, True), (13, False)]
 
 
 def test_silent_clients_lose_their_sessions_when_none_comes_back():
@@ -350,6 +382,13 @@ def test_other_socket_types_get_an_error_and_no_crash(server):
     context.term()
     with worldwire.connect(server.endpoint) as client:
         assert client.status().state == "ready"
+
+
+def open_sessions(peer: RawPeer) -> int:
+    peer.send(Status(request=99))
+    report = peer.receive()
+    assert isinstance(report, StatusReport)
+    return report.sessions
 
 
 def collect(session, count: int, timeout_s: float) -> list[worldwire.Frame]:

@@ -56,7 +56,7 @@ from worldwire_runtime.server.outbox import Outbox
 from worldwire_runtime.server.pixels import PictureEncoder, choose_format, our_formats
 from worldwire_runtime.server.router import Router
 from worldwire_runtime.server.security import KeyPair
-from worldwire_runtime.server.sessions import NO_CLIENT, Sessions, Show, Slot
+from worldwire_runtime.server.sessions import NO_CLIENT, Sessions, Show, Slot, no_session
 from worldwire_runtime.server.worker import (
     Emit,
     Event,
@@ -283,6 +283,10 @@ class Server:
 
     def _on_request(self, address: bytes, _: Client, message: Any, payload: Any) -> None:
         slot = self._sessions.of(address, message.session)
+        if slot.closing:  # behind the error that ends it, if that is still on its way
+            refused = replies.refusal(no_session(slot.id), slot, message, fatal=False)
+            self._outbox.answer(slot, address, refused)
+            return
         if isinstance(message, Pause) and not slot.requests:
             slot.pause()  # at once; the answer waits for the step under way
         self._sessions.enqueue(slot, message, payload if isinstance(message, (Reset, Restore)) else None)
@@ -292,6 +296,8 @@ class Server:
 
     def _on_credit(self, address: bytes, _: Client, message: Credit, __: Any) -> None:
         slot = self._sessions.of(address, message.session)
+        if slot.closing:  # its end and this message have crossed
+            return
         slot.grant(message.frames)
         picture = slot.take_waiting()
         if picture is not None:

@@ -76,10 +76,14 @@ class Slot:
     closing: bool = False
 
     def wants_work(self, now_s: float) -> bool:
-        """Whether the worker could do something for this session now."""
+        """Whether the worker could do something for this session now.
+
+        One that ends is known until its last word has left the encoder: what its client sends until it has
+        heard that must not be answered by another error.
+        """
         if self.closing or self.requests:
-            jammed = self.encoding > MOST_ENCODING and not self.closing
-            return not (self.busy or self.shows or jammed)
+            most = 0 if self.closing else MOST_ENCODING
+            return not (self.busy or self.shows or self.encoding > most)
         return self.due_s <= now_s and self.may_step
 
     @property
@@ -234,6 +238,15 @@ class Slot:
         self.waiting, self.dropped, self.wants_key = None, 0, True
 
 
+def no_session(session: int) -> StateError:
+    """The answer to what is asked of a session that is not, or no longer, this client's."""
+    return StateError(
+        f"there is no session {session}",
+        expected="a session that this connection opened",
+        remedy="open one, or resume the connection that opened it",
+    )
+
+
 class Sessions:
     """All slots, and the round robin among them."""
 
@@ -312,14 +325,10 @@ class Sessions:
         return sum(len(slot.requests) for slot in self._slots.values())
 
     def of(self, client: bytes, session: int) -> Slot:
-        """The slot of a client's session; StateError if it has no such session."""
+        """The slot of a client's session, also while it ends; StateError if it has no such session."""
         slot = self._slots.get(session)
-        if slot is None or slot.client != client or slot.closing:
-            raise StateError(
-                f"there is no session {session}",
-                expected="a session that this connection opened",
-                remedy="open one, or resume the connection that opened it",
-            )
+        if slot is None or slot.client != client:
+            raise no_session(session)
         return slot
 
     def enqueue(self, slot: Slot, message: Message, payload: Any) -> None:
