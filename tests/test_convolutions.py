@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from worldwire_runtime.convolutions import PRODUCTS, VOLUME, Form, use_form
+from worldwire_runtime.convolutions import APART, PRODUCTS, VOLUME, Form, use_form
 from worldwire_runtime.model.vae import VAE, VAEConfig
 
 
@@ -18,7 +18,7 @@ def decoded(vae: VAE, latents: torch.Tensor, chunks: tuple[int, ...]) -> torch.T
     return torch.cat(frames, dim=2)
 
 
-@pytest.mark.parametrize("form", [PRODUCTS, VOLUME])
+@pytest.mark.parametrize("form", [PRODUCTS, VOLUME, APART])
 @pytest.mark.parametrize("session_start", ["run_time_convs", "skip_time_convs"])
 @pytest.mark.parametrize("chunks", [(5,), (1, 1, 1, 1, 1), (1, 4), (2, 3)])
 @pytest.mark.parametrize("batch", [1, 2])

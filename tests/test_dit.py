@@ -313,11 +313,22 @@ def test_small_attention_on_a_cpu_equals_the_fused_kernel():
     )
 
 
-def test_pairs_turn_by_the_angles_of_their_place():
+@pytest.mark.parametrize("queries", [5, 80])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whatever_a_cpu_takes_for_attention_equals_the_definition(queries, dtype):
+    query = torch.randn(2, 3, queries, 8, dtype=dtype)
+    keys = attention.KeyValue(*torch.randn(2, 2, 3, 90, 8, dtype=dtype).unbind(0))
+    expected = attention.plain_attention(query, keys)
+    torch.testing.assert_close(attention.attend(query, keys), expected, rtol=0, atol=1e-5)
+
+
+# In float32 a CPU turns complex numbers; everything else takes the tables.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pairs_turn_by_the_angles_of_their_place(dtype):
     heads, width, grid = 3, 16, (2, 3)
     times = torch.tensor([[0.0, 7.0]])
     tables = trunk_rotary(times, grid, heads, width, 0.8)
-    x = torch.randn(1, 2, 6, heads, width)
+    x = torch.randn(1, 2, 6, heads, width, dtype=dtype)
     exponents = torch.arange(4, dtype=torch.float64) / 4, torch.arange(2, dtype=torch.float64) / 2
     for latent, cell, head in ((0, 0, 0), (1, 5, 2), (1, 2, 1)):
         base = 10000 * (1 + 0.8 * (head - 1))

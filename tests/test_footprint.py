@@ -11,7 +11,7 @@ from worlds import random_config, write_random_world
 
 from worldwire.inputs import Inputs
 from worldwire_runtime.config import ClipPlan, WorldConfig
-from worldwire_runtime.convolutions import PRODUCTS, TAPS, VOLUME, cache_shapes, use_form
+from worldwire_runtime.convolutions import APART, PRODUCTS, TAPS, VOLUME, cache_shapes, use_form
 from worldwire_runtime.footprint import Footprint, Resident, memory_estimate
 from worldwire_runtime.model.vae import VAE, VAEConfig
 from worldwire_runtime.sources import CONFIG_FILE, preset_folder
@@ -44,7 +44,7 @@ def bytes_of(tensors) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-@pytest.mark.parametrize("form", [TAPS, PRODUCTS, VOLUME])
+@pytest.mark.parametrize("form", [TAPS, PRODUCTS, VOLUME, APART])
 @pytest.mark.parametrize("config", SMALL_VAES.values(), ids=SMALL_VAES)
 def test_a_decoders_cache_has_the_shapes_that_were_foretold(config, form):
     torch.manual_seed(0)

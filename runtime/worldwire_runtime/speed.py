@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from worldwire.errors import ConfigError
-from worldwire_runtime.convolutions import PRODUCTS, TAPS, Form
+from worldwire_runtime.convolutions import APART, PRODUCTS, TAPS, Form
 from worldwire_runtime.graphs import WARM_CALLS
 from worldwire_runtime.machine import refuse_fp8
 
@@ -23,12 +23,13 @@ SETTLING_CLIPS = WARM_CALLS + 1
 
 @dataclass(frozen=True)
 class Speed:
-    """None: what fits the device, which is True on a GPU and False on a CPU.
+    """None: what fits the device; of what may be on or off, True on a GPU and False on a CPU.
 
     compiled: torch.compile fuses the networks, once a session's shapes have settled. graphs: a whole clip is
     replayed as one CUDA graph. attention_8bit: self-attention in 8-bit products, which changes its results a
     little (`worldwire_runtime.quantize.attention`). overlap: a served session's frames are decoded while its
-    next step runs. choose_on: where the memory compares cameras, "device" or "cpu".
+    next step runs. choose_on: where the memory compares cameras, "device" or "cpu". decoder: the form of its
+    layers (`worldwire_runtime.convolutions`).
     """
 
     compiled: bool | None = None
@@ -36,6 +37,7 @@ class Speed:
     attention_8bit: bool = False
     choose_on: str = "device"
     overlap: bool | None = None
+    decoder: Form | None = None
 
     def __post_init__(self) -> None:
         if self.choose_on not in CHOOSERS:
@@ -45,9 +47,13 @@ class Speed:
                 got=repr(self.choose_on),
             )
 
-    def decoder_form(self, device: torch.device) -> Form:
-        """The form of the decoder's convolutions; the other choices are made."""
-        return PRODUCTS if self.compiled and device.type == "cuda" else TAPS
+    def decoder_form(self, device: torch.device, dtype: torch.dtype) -> Form:
+        """The form of the decoder's layers; the other choices are made."""
+        if self.decoder is not None:
+            return self.decoder
+        if self.compiled:
+            return PRODUCTS if device.type == "cuda" else TAPS
+        return APART if device.type == "cpu" and dtype == torch.float32 else TAPS
 
     def on(self, device: torch.device) -> Speed:
         """The same with every choice made for a device.

@@ -190,7 +190,7 @@ class World:
             self._vae,
             compiled=bool(self.speed.compiled),
             graphs=bool(self.speed.graphs),
-            form=self.speed.decoder_form(self.device),
+            form=self.speed.decoder_form(self.device, self.dtype),
             tell=tell,
         )
 
@@ -360,7 +360,7 @@ def _resident(source: Source, place: Place, speed: Speed) -> Resident:
         eight_bit=place.quantization.layers if place.quantization else None,
         text=place.text.type != "cpu" and source.kind != RANDOM,
         experts=1 if experts is None or experts.offload else 1 + len(source.config.views),
-        decoder=speed.decoder_form(place.device),
+        decoder=speed.decoder_form(place.device, place.dtype),
         overlap=bool(speed.overlap),
     )
 

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import onnxruntime  # noqa: F401 - says at once that the extra is missing
 
     from worldwire_runtime.commands.progress import Bar
+    from worldwire_runtime.convolutions import TAPS
     from worldwire_runtime.export.run import export_world
     from worldwire_runtime.speed import Speed
     from worldwire_runtime.world import World
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     if args.images < 1:
         raise ConfigError("--images is too small", expected="1 or more", got=str(args.images))
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it reports every constant that it shares
-    plain = Speed(compiled=False, graphs=False, overlap=False)  # the model's own forms are what is written
+    # The model's own forms are what is written.
+    plain = Speed(compiled=False, graphs=False, overlap=False, decoder=TAPS)
     world = World.load(args.preset, args.device, "float32", speed=plain)
     with Bar(unit="step") as bar:
         graphs = export_world(

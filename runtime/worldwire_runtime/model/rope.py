@@ -49,8 +49,12 @@ class TrunkRotary(NamedTuple):
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """Rotates adjacent pairs of the last dimension of `x` [..., heads, head_dim].
 
-    Nothing is stacked, so that compilers make one pass of it and what stands before and after.
+    Nothing is stacked, so that compilers make one pass of it and what stands before and after. Where there is
+    no compiler, on a CPU, pairs are complex numbers: one pass instead of four.
     """
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
+        turns = torch.complex(rotary.cos[..., ::2], rotary.sin[..., 1::2])
+        return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turns).flatten(-2)
     exchanged = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return x * rotary.cos + exchanged * rotary.sin
 

@@ -325,6 +325,10 @@ class Upsample(nn.Module):
         if self.time_conv is not None:
             double = self._double_rate_from_start if stream.at_start else self._double_rate
             x = double(x, stream, self.time_conv)
+        return self.enlarge(x)
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, C, 2 H, 2 W]."""
         return self.resample["1"](F.interpolate(x, scale_factor=2.0))
 
     def _double_rate(self, x: Tensor, stream: Stream, time_conv: CausalConv3d) -> Tensor:
