@@ -11,7 +11,7 @@ from torch import nn
 from worlds import random_config
 
 from worldwire.errors import CheckpointError, ConfigError
-from worldwire_runtime.kernels.linear import exact_linear, linear
+from worldwire_runtime.kernels.linear import exact_linear, linear, sliced_products
 from worldwire_runtime.kernels.rows import FORMATS, INT8, Rows, quantise_rows
 from worldwire_runtime.model.blocks import BlockCache
 from worldwire_runtime.model.checkpoint import save_compact, save_state
@@ -70,6 +70,12 @@ def test_products_equal_the_exact_definition(kind, shape, gelu):
     bias = torch.randn(N)
     got = linear(x, weight, bias, torch.float32, gelu=gelu)
     assert relative(got, exact_linear(x, weight, bias, gelu=gelu)) < 1e-6
+
+
+def test_slices_of_float_products_are_exact_for_the_largest_integers():
+    x, weight = torch.full((3, 2500), -128, dtype=torch.int8), torch.full((2, 2500), -128, dtype=torch.int8)
+    x[1], x[2, 1023], weight[1, ::3] = 127, 127, 127
+    assert torch.equal(sliced_products(x, weight).long(), x.long() @ weight.long().t())
 
 
 def test_integers_are_really_multiplied():
