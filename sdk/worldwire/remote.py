@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from worldwire.api import Frame
 from worldwire.channel import Arrival
-from worldwire.errors import ConnectionLostError, ImageError, StateError
+from worldwire.errors import ImageError, StateError, WorldwireError
 from worldwire.inputs import Inputs, per_frame
 from worldwire.link import Link
 from worldwire.pictures import pixels
@@ -141,8 +141,8 @@ class RemoteSession:
         try:
             if self._link.connected:
                 self._link.request(Close(**self._address()), self._timeout_s)
-        except (ConnectionLostError, StateError):
-            pass  # the server has closed it already
+        except WorldwireError:
+            pass  # the server has closed it already, or is gone
         finally:
             self._link.detach(self.id)
 

@@ -85,6 +85,8 @@ class Switchboard:
         message = arrival.message
         with self._lock:
             waiter = self._waiting.get(getattr(message, "request", None) or 0)
+            if isinstance(message, Opened) and waiter is not None:  # a loss right now must find its channel
+                self._channels.setdefault(message.session, Channel(message.frames_per_step))
             channel = self._channels.get(getattr(message, "session", 0))
         if channel is not None and isinstance(message, FrameMessage):
             try:
@@ -101,12 +103,17 @@ class Switchboard:
 
     def complain(self, message: ErrorMessage) -> bool:
         """Hands an error to whoever it concerns; False if that is the whole connection."""
-        error = message.exception()
+        error, ended = message.exception(), message.session if message.fatal else None
         with self._lock:
             waiter = self._waiting.get(message.request or 0)
             channel = self._channels.get(message.session or 0)
-        if waiter is not None:
-            waiter.answers.put(error)
+            concerned = [
+                each
+                for each in self._waiting.values()
+                if each is waiter or (ended is not None and each.session == ended)
+            ]
+        for each in concerned:
+            each.answers.put(error)
         if channel is not None and (message.fatal or waiter is None):
             channel.fail(error, message.fatal)
         elif message.fatal and message.session is None:

@@ -54,7 +54,7 @@ from worldwire_runtime.server.jobs import Jobs
 from worldwire_runtime.server.kept import KeptStates
 from worldwire_runtime.server.outbox import Outbox
 from worldwire_runtime.server.pixels import PictureEncoder, choose_format, our_formats
-from worldwire_runtime.server.router import Router
+from worldwire_runtime.server.router import QUEUED_MESSAGES, Router
 from worldwire_runtime.server.security import KeyPair
 from worldwire_runtime.server.sessions import NO_CLIENT, Sessions, Show, Slot, no_session
 from worldwire_runtime.server.worker import (
@@ -183,6 +183,7 @@ class Server:
                 self._read()
                 self._take_events(on_ready)
                 self._outbox.flush()
+                self._sessions.forget_silent()
                 self._give_work()
                 self._sweep()
         finally:
@@ -283,20 +284,32 @@ class Server:
 
     def _on_request(self, address: bytes, _: Client, message: Any, payload: Any) -> None:
         slot = self._sessions.of(address, message.session)
-        if slot.closing:  # behind the error that ends it, if that is still on its way
-            refused = replies.refusal(no_session(slot.id), slot, message, fatal=False)
-            self._outbox.answer(slot, address, refused)
+        if slot.closing:
+            self._refuse_ended(slot, message)
             return
         if isinstance(message, Pause) and not slot.requests:
             slot.pause()  # at once; the answer waits for the step under way
         self._sessions.enqueue(slot, message, payload if isinstance(message, (Reset, Restore)) else None)
 
+    def _refuse_ended(self, slot: Slot, message: Any) -> None:
+        """A request of a session that is over: behind the error that ended it, if that is on its way."""
+        refused = replies.refusal(no_session(slot.id), slot, message, fatal=False)
+        self._outbox.answer(slot, slot.client, refused)
+
+    def _refuse_waiting(self, slot: Slot) -> None:
+        """Every request gets an answer, also those that waited when their session ended."""
+        for message, _ in slot.take_requests():
+            if slot.client != NO_CLIENT:
+                self._refuse_ended(slot, message)
+
     def _on_input(self, address: bytes, _: Client, message: Input, __: Any) -> None:
-        self._sessions.of(address, message.session).inputs.add(message)
+        slot = self._sessions.of(address, message.session)
+        if not slot.closing:  # else its end and this message have crossed
+            slot.inputs.add(message)
 
     def _on_credit(self, address: bytes, _: Client, message: Credit, __: Any) -> None:
         slot = self._sessions.of(address, message.session)
-        if slot.closing:  # its end and this message have crossed
+        if slot.closing:
             return
         slot.grant(message.frames)
         picture = slot.take_waiting()
@@ -382,7 +395,8 @@ class Server:
     def _most_under_way(self) -> int:
         """Frames that a session may have under way: what a client that reads nothing keeps in our memory."""
         assert self._info is not None
-        return max(1, BACKLOG_BYTES // (self._info.height * self._info.width * BYTES_PER_PIXEL))
+        fitting = BACKLOG_BYTES // (self._info.height * self._info.width * BYTES_PER_PIXEL)
+        return max(1, min(fitting, QUEUED_MESSAGES // 2))
 
     def _begin(self, jobs: Jobs, slot: Slot, message: Any, payload: Any) -> None:
         child = None
@@ -390,6 +404,7 @@ class Server:
             job = jobs.of(slot, message, payload)
             if isinstance(message, Branch):
                 child = self._sessions.add(slot.client, slot.encoder.copy())
+                child.busy = True  # it ends when its session is there, and not before
         except Exception as error:
             self._on_failed(Task(slot, slot.client, message, None, ends=False), error)
             return
@@ -427,6 +442,8 @@ class Server:
             else:
                 task = self._tasks.popleft()
                 task.slot.busy = False
+                if task.child is not None:
+                    task.child.busy = False
                 self._on_end(task, event)
                 self._greet_late()
 
@@ -485,13 +502,15 @@ class Server:
             self._sessions.remove(task.slot)
         if isinstance(event, Failed):
             self._on_failed(task, event.error)
-            return
-        if task.message is None:
-            task.slot.step_s = event.seconds
-        try:
-            self._on_finished(task, event.result)
-        except Exception as error:  # such as a session that cannot tell how long its next step is
-            self._on_failed(task, error)
+        else:
+            if task.message is None:
+                task.slot.step_s = event.seconds
+            try:
+                self._on_finished(task, event.result)
+            except Exception as error:  # such as a session that cannot tell how long its next step is
+                self._on_failed(task, error)
+        if task.ends:
+            self._refuse_waiting(task.slot)
 
     def _on_finished(self, task: Task, result: Any) -> None:
         slot, message = task.slot, task.message
@@ -533,12 +552,15 @@ class Server:
             self._answer(task, replies.refusal(replies.typed(error), slot, message, fatal=fatal))
         if fatal:
             slot.closing = True
+            self._refuse_waiting(slot)
 
     def _on_unencoded(self, slot: Slot, request: int | None, error: Exception) -> None:
         """A picture could not be encoded: the session ends, and its client hears no more of it."""
         log.error("a picture of session %d could not be encoded; it is closed", slot.id, exc_info=error)
         answer = ErrorMessage.of(replies.typed(error), request=request, session=slot.id, fatal=True)
         self._send(slot.client, answer)
+        for message, _ in slot.take_requests():
+            self._send(slot.client, replies.refusal(no_session(slot.id), slot, message, fatal=False))
         slot.client, slot.closing = NO_CLIENT, True
 
     # ------------------------------------------------------------------ messages out, and the end

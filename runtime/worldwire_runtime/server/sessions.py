@@ -74,16 +74,15 @@ class Slot:
     tokens: tuple[str, ...] = ()
     orphaned_s: float = 0.0
     closing: bool = False
+    over: bool = False
 
     def wants_work(self, now_s: float) -> bool:
-        """Whether the worker could do something for this session now.
-
-        One that ends is known until its last word has left the encoder: what its client sends until it has
-        heard that must not be answered by another error.
-        """
+        """Whether the worker could do something for this session now."""
+        if self.over:
+            return False
         if self.closing or self.requests:
-            most = 0 if self.closing else MOST_ENCODING
-            return not (self.busy or self.shows or self.encoding > most)
+            jammed = self.encoding > MOST_ENCODING and not self.closing
+            return not (self.busy or self.shows or jammed)
         return self.due_s <= now_s and self.may_step
 
     @property
@@ -156,9 +155,13 @@ class Slot:
 
     def take_request(self) -> tuple[Any, Any]:
         """The oldest request and its payload; nothing for a live step or when the session ends."""
-        if self.closing:
-            self.requests.clear()
-        return self.requests.popleft() if self.requests else (None, None)
+        return self.requests.popleft() if self.requests and not self.closing else (None, None)
+
+    def take_requests(self) -> list[tuple[Any, Any]]:
+        """All that wait."""
+        waiting = list(self.requests)
+        self.requests.clear()
+        return waiting
 
     def begin_epoch(self) -> None:
         """A reset or a restore: what was under way is void and the credit is whole again."""
@@ -316,8 +319,16 @@ class Sessions:
             self.remove(slot)
 
     def remove(self, slot: Slot) -> None:
-        """Forgets a slot."""
-        self._slots.pop(slot.id, None)
+        """Forgets a slot whose session has ended, once its last word has left."""
+        slot.closing = slot.over = True
+        slot.session = None
+        self.forget_silent()
+
+    def forget_silent(self) -> None:
+        """Forgets the slots that are over and have nothing more to say."""
+        for slot in self:
+            if slot.over and (not slot.encoding or slot.client == NO_CLIENT):
+                del self._slots[slot.id]
 
     @property
     def queued(self) -> int:

@@ -124,7 +124,7 @@ def processor() -> Finding:
     if native:
         return Finding("cpu", True, f"{', '.join(native)}: `--precision auto` takes bfloat16")
     return Finding(
-        "cpu", True, "no bfloat16 arithmetic: `--precision auto` takes float32, about half as fast"
+        "cpu", True, "no bfloat16 arithmetic: `--precision auto` takes float32, about a fifth as fast"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import pygame
 
 from worldwire.api import Frame
-from worldwire.inputs import Inputs
+from worldwire.inputs import MAX_LOOK_DEG, Inputs
 from worldwire.viewer.controls import HELP_LINES, Command, Controls
 from worldwire.viewer.hud import AMBER, RED, Card, Hud, HudModel
 from worldwire.viewer.images import to_surface
@@ -149,10 +149,11 @@ class Window:
     def _send_hold(self, elapsed_s: float, now_s: float) -> None:
         """Tells the world what changed since the last picture of the screen."""
         state = self._state
+        rate = state.frames_per_second(now_s) or (state.info.frames_per_second if state.info else 0.0)
+        look_deg = self._controls.take_look(rate * elapsed_s)  # also when nobody plays: it turns nothing then
         if state.phase is not Phase.PLAYING or state.paused or self._options.script:
             return
-        rate = state.frames_per_second(now_s) or (state.info.frames_per_second if state.info else 0.0)
-        yaw_deg, pitch_deg = self._controls.take_look(rate * elapsed_s)
+        yaw_deg, pitch_deg = (max(-MAX_LOOK_DEG, min(angle, MAX_LOOK_DEG)) for angle in look_deg)
         keys = self._controls.keys
         if keys != self._held or yaw_deg or pitch_deg:
             self._link.put(Hold(keys, yaw_deg, pitch_deg, now_s))
@@ -168,8 +169,7 @@ class Window:
     def _begin(self, start: Start) -> None:
         if self._state.phase is Phase.PLAYING and not self._options.script:
             self._state.begin(start)
-            self._held = frozenset()
-            self._link.put(start)
+            self._link.put(start)  # what is held stays held
 
     def _next_image(self, now_s: float) -> None:
         start = self._state.next_image()
