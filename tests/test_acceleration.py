@@ -90,6 +90,32 @@ def test_a_shape_that_keeps_coming_back_is_steady_and_somebody_hears_of_it():
     assert told[3:] == ["fused"]
 
 
+def test_what_a_compiled_function_makes_is_announced_when_it_is_first_called():
+    told: list[str] = []
+    steady = Steady(lambda x: x.add, lambda x: x.mul, tell=told.append, after=0)
+    made = steady(torch.ones(2))
+    assert len(told) == 2  # compiling, and done
+    for _ in range(2):
+        assert torch.equal(made(3.0), torch.full((2,), 3.0))
+    assert [bool(words) for words in told] == [True, False] * 2
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu"), torch.device("cuda")])
+def test_weights_that_wait_on_a_cpu_are_compiled_for_where_they_run(tmp_path, monkeypatch, device):
+    world = World.load(write_random_world(tmp_path), "cpu", "float32")
+    asked: list[bool] = []
+    monkeypatch.setattr(denoiser, "compiled_network", lambda dit, whole: asked.append(whole) or dit)
+    Denoiser(world.denoiser.dit, 3.0, compiled=True, device=device)
+    assert asked == [device is None or device.type == "cpu"]
+
+
+@torch.inference_mode()
+def test_a_recording_copies_the_keys_of_a_prompt_once(tmp_path):
+    world = World.load(write_random_world(tmp_path), "cpu", "float32")
+    keys = denoiser.Prompts(world.denoiser.dit)(world.encode_prompt("a village"))
+    assert all(tensor.is_contiguous() for block in keys.blocks for tensor in block)
+
+
 @pytest.mark.parametrize("attention", ["joint", "cached", "rolling"])
 @pytest.mark.parametrize("device", ["cpu", "as on a GPU"])
 def test_a_session_goes_on_as_it_was_once_it_is_compiled(tmp_path, monkeypatch, attention, device):

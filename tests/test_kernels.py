@@ -20,6 +20,13 @@ from worldwire_runtime.kernels.tuning import Tiles, Tuner
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # exp in the interpreter
+
+
+def named(tiles: Tiles) -> str:
+    """Kernels with roles for warps can be chosen, or left out, by that word."""
+    return f"{'roles ' * tiles.specialised}{tiles}"
+
+
 KINDS = pytest.mark.parametrize("kind", [INT8, FP8], ids=lambda kind: kind.name)
 ON_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="the interpreter runs no tiles of a GPU's size")
 EVERY_GEMM = tuple(dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES, *gemm.SPECIALISED)))
@@ -240,7 +247,7 @@ def test_turned_tokens_come_back():
 
 
 @ON_GPU
-@pytest.mark.parametrize("tiles", EVERY_GEMM, ids=str)
+@pytest.mark.parametrize("tiles", EVERY_GEMM, ids=named)
 def test_every_candidate_multiplies(tiles):
     x, weight, bias = rows(INT8, 300, 640), rows(INT8, 528, 640), torch.randn(528, device=DEVICE)
     got = gemm.product(*x, *weight, bias, torch.bfloat16, gelu=True, tiles=tiles)
@@ -248,7 +255,7 @@ def test_every_candidate_multiplies(tiles):
 
 
 @ON_GPU
-@pytest.mark.parametrize("tiles", EVERY_GATED, ids=str)
+@pytest.mark.parametrize("tiles", EVERY_GATED, ids=named)
 def test_every_candidate_adds_to_the_residual(tiles):
     x, weight = rows(INT8, 300, 640), rows(INT8, 528, 640)
     residual, gate = torch.randn(300, 528, device=DEVICE), torch.randn(3, 528, device=DEVICE)
@@ -258,7 +265,7 @@ def test_every_candidate_adds_to_the_residual(tiles):
 
 
 @ON_GPU
-@pytest.mark.parametrize("tiles", EVERY_ATTENTION, ids=str)
+@pytest.mark.parametrize("tiles", EVERY_ATTENTION, ids=named)
 def test_every_candidate_attends(tiles):
     """Over a clip's tokens, with values that do not cancel: long sums."""
     query, key, value = inputs_of_attention(1, 1, 300, 16_720, 128)

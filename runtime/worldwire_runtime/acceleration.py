@@ -87,19 +87,36 @@ class Steady:
         with announced(f"compiling {_name(self._plain)} for clips of this shape", self._tell), rows_at_once():
             result = self._fused(*args)
         self._compiled.add(shapes)
-        return result
+        return self._announced(result) if callable(result) else result
+
+    def _announced(self, made: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that the fused one made: what it calls is compiled when it is called, which is later."""
+        is_built = False
+
+        def call(*args: Any) -> Any:
+            nonlocal is_built
+            if is_built:
+                return made(*args)
+            what = f"compiling {_name(self._plain)} for clips of this shape"
+            with announced(what, self._tell), rows_at_once():
+                result = made(*args)
+            is_built = True
+            return result
+
+        return call
 
 
-def compiled_network(dit: DiT) -> DiT:
+def compiled_network(dit: DiT, whole: bool | None = None) -> DiT:
     """The same network, weights shared, with compiled functions.
 
     On a GPU each block is compiled, for blocks are alike: the first one's code serves them all, in seconds
     where the whole network takes minutes; and what stands before and behind them. On a CPU the whole
-    functions are, with the weights as constants.
+    functions are, with the weights as constants. whole: which of both, where the weights stand elsewhere, as
+    those of an expert that rests do.
     """
     keep_compiled_code()
     twin = copy.copy(dit)
-    if whole_functions_are_compiled(dit):
+    if whole_functions_are_compiled(dit) if whole is None else whole:
         for name in NETWORK_FUNCTIONS:
             setattr(twin, name, _compiled(getattr(dit, name), freezing=True))
         return twin

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from worldwire_runtime.acceleration import (
     MOST_SHAPES,
@@ -40,17 +41,25 @@ class Denoiser:
 
     shift: how far the noise levels are bent towards noise. compiled: fuse the network's calls for the shapes
     of a session's steady state. graphs: replay a whole clip as one CUDA graph, on a GPU. tell: hears of what
-    takes a while.
+    takes a while. device: where it will run, if its weights wait elsewhere.
     """
 
     def __init__(
-        self, dit: DiT, shift: float, *, compiled: bool = False, graphs: bool = False, tell: Tell = silent
+        self,
+        dit: DiT,
+        shift: float,
+        *,
+        compiled: bool = False,
+        graphs: bool = False,
+        tell: Tell = silent,
+        device: torch.device | None = None,
     ):
         self._dit, self._shift, self._prompts = dit, shift, Prompts(dit)
+        whole = whole_functions_are_compiled(dit) if device is None else device.type == "cpu"
         plain = ClipFunctions(dit)
-        fused = ClipFunctions(compiled_network(dit)) if compiled else plain
+        fused = ClipFunctions(compiled_network(dit, whole)) if compiled else plain
         self._forms = (plain, fused)
-        most = MOST_SHAPES_ON_CPU if whole_functions_are_compiled(dit) else MOST_SHAPES
+        most = MOST_SHAPES_ON_CPU if whole else MOST_SHAPES
         fuse = partial(Steady, most=most, tell=tell)
         record = (
             partial(Graphed, record=CudaRecorder(), tell=tell, immutable=("conditions",))
@@ -64,7 +73,7 @@ class Denoiser:
 
         # Clips with a memory have the shapes of a session's steady state: they need not prove that they come
         # back, where compiling is a matter of seconds.
-        after = STEADY_CLIPS if whole_functions_are_compiled(dit) else 0
+        after = STEADY_CLIPS if whole else 0
         self._clip, self._other = record(fast("sample", after=after), warm=after), record(fast("sample"))
         self._clip_after = record(fast("sample_after", after=after), resident=("held",), warm=after)
         self._other_after = record(fast("sample_after"), resident=("held",))
@@ -173,8 +182,10 @@ class Prompts:
         for known, keys in self._kept:
             if known() is text:
                 return keys
-        self._kept.append((weakref.ref(text), self._dit.encode_text(text)))
-        return self._kept[-1][1]
+        # Contiguous, for a recording copies them to where it reads them once only if they are.
+        keys = pytree.tree_map(Tensor.contiguous, self._dit.encode_text(text))
+        self._kept.append((weakref.ref(text), keys))
+        return keys
 
 
 class ClipFunctions:

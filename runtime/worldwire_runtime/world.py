@@ -182,7 +182,9 @@ class World:
         if self.config.experts is None or not self.config.experts.offload:  # moved apart, weights are apart
             join_projections(dit)
         compiled, graphs = bool(self.speed.compiled), bool(self.speed.graphs)
-        return Denoiser(dit, self.config.sampler.shift, compiled=compiled, graphs=graphs, tell=tell)
+        return Denoiser(
+            dit, self.config.sampler.shift, compiled=compiled, graphs=graphs, tell=tell, device=self.device
+        )
 
     def _make_decoder(self, tell: Tell) -> Decoder:
         """The decoder, as fast as it was asked for."""

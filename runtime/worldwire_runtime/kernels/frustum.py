@@ -14,7 +14,7 @@ from torch import Tensor
 PAIRS, POINTS = 64, 32  # of one program, and of one turn of its loop
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs"])  # it grows with every clip
 def count_kernel(
     rows, points, counts, pairs, number, near_m, far_m, PAIRS: tl.constexpr, POINTS: tl.constexpr
 ):
