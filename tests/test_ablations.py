@@ -56,6 +56,8 @@ def test_every_variant_is_a_run_that_can_begin(name: str):
 def test_variants_change_what_they_say():
     assert all(shape.memory == 0 for shape in variant("no_memory").shapes)
     assert len({shape.name for shape in variant("no_memory").shapes}) == len(variant("no_memory").shapes)
+    assert world_of(variant("no_memory")).plan("low-latency").memory == 0
+    assert world_of(variant("full")).plan("low-latency").memory == 5
     assert variant("no_memory_errors").noise.memory_gamma == 0
     assert variant("no_errors").noise.error_gamma == 0
     assert variant("plain_rope").world["dit"]["sigma_theta"] == 0
@@ -66,8 +68,9 @@ def test_variants_change_what_they_say():
     assert expert_boundary(3, 3.0) == pytest.approx(BOUNDARY, abs=1e-4)
 
 
-def test_variants_train_every_clip_that_is_measured_and_no_other():
-    config = variant("full")
+@pytest.mark.parametrize("name", ["full", "no_memory"])
+def test_variants_train_every_clip_that_is_measured_and_no_other(name: str):
+    config = variant(name)
     asked = {step.shape.name for step in plan_steps(world_of(config).plan("low-latency"), 41)}
     assert {shape.name for shape in config.shapes} == asked
 
@@ -142,7 +145,7 @@ def test_measurements_become_a_table_and_a_plot(tmp_path: Path):
         "training_steps": 3200,
     }
     (folder / "full.json").write_text(json.dumps(record))
-    (folder / "experts.json").write_text(json.dumps({"one network": {"loss_at_0.5": 0.2}}))
+    (folder / "experts.json").write_text(json.dumps({"one network": {"loss_at_0.6": 0.2}}))
     (tmp_path / "light50").mkdir()
     row = {"psnr_db": 27.0, "ssim": 0.9, "decode_ms_per_latent": 1.5, "decoder_parameters": 1e6}
     light = {"table": {"full": row, "light": row | {"psnr_db": 26.0}}}
@@ -164,6 +167,24 @@ def test_speed_is_measured_of_a_world_without_pictures(tmp_path: Path, monkeypat
     (tmp_path / "ablations" / "experts.json").write_text("{}")
     ablations.speed(parse(["speed", "--work", str(tmp_path), "--device", "cpu"]))
     assert json.loads((tmp_path / "ablations" / "full.json").read_text())["frames_per_s"] > 0
+
+
+def test_a_world_without_memory_slots_plays_alike_with_memory_and_without(tmp_path: Path):
+    """The evaluation plays revisits both ways, whatever the world's plan is."""
+    folder = write_random_world(tmp_path / "world")
+    config = json.loads((folder / "config.json").read_text())
+
+    def last_picture(slots: int, memory: bool) -> np.ndarray:
+        config["plans"]["low-latency"]["memory"] = slots
+        (folder / "config.json").write_text(json.dumps(config))
+        session = World.load(folder, "cpu", "float32").session(memory=memory)
+        session.reset(seed=1)
+        for _ in range(7):  # from the fifth on there is enough to remember
+            frames = session.step(Inputs({"forward"}, yaw_deg=3.0))
+        return frames[-1].pixels
+
+    assert np.array_equal(last_picture(0, True), last_picture(0, False))
+    assert not np.array_equal(last_picture(5, True), last_picture(5, False))
 
 
 def test_guidance_of_one_changes_nothing_and_more_does(tmp_path: Path):

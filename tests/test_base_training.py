@@ -19,7 +19,7 @@ from worldwire_training.clip_sampler import ClipSampler, DropRates, Shape
 from worldwire_training.common import Ranks
 from worldwire_training.losses import DivergedError, ErrorBuffer
 from worldwire_training.rollout import plan_steps, roll_out
-from worldwire_training.segments import Walks, walk_on
+from worldwire_training.segments import Walks, behind_own, generate, new_noise, opening, walk_on
 from worldwire_training.validation import Validator
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -215,6 +215,53 @@ def test_walks_have_their_own_past_and_the_truth_to_come():
     assert store.latents.data_ptr() != walks.latents.data_ptr()
 
 
+def test_only_the_second_clip_of_a_session_has_an_opening():
+    assert opening(Shape(0, 3, 2)) == Shape(0, 1, 2)
+    others = (
+        Shape(0, 0, 1),
+        Shape(0, 1, 2),
+        Shape(0, 4, 2),
+        Shape(5, 4, 2),
+        Shape(5, 3, 2),
+        Shape(0, 3, 2, rolled=1),
+    )
+    assert not any(map(opening, others))
+
+
+def test_the_past_of_a_second_clip_is_what_the_model_made_of_the_picture():
+    model, shape, nothing = random_model(), Shape(0, 3, 2), DropRates(0.0, 0.0, 0.0)
+    sampler = ClipSampler(make_store(), tiny_world())
+    begin = [Walks.begin(sampler, shape, 1, 2, torch.Generator().manual_seed(5), nothing) for _ in range(2)]
+    draws = [torch.Generator().manual_seed(0) for _ in range(2)]
+    batch = behind_own(model, begin[0], shape, 1, steps=2, shift=3.0, generator=draws[0])
+    truth, first = begin[1].clip(shape, 0).latents, begin[1].clip(Shape(0, 1, 2), 0)
+    made = generate(model, first, 2, 3.0, new_noise(first, draws[1])).to(truth.dtype)
+    assert batch.shape == shape
+    assert (batch.latents[:, 0, 0] < 0).all()  # the picture's
+    assert torch.equal(batch.latents[:, :, :1], truth[:, :, :1])
+    assert torch.equal(batch.latents[:, :, 1:3], made)
+    assert not torch.equal(made, truth[:, :, 1:3])
+    assert torch.equal(batch.latents[:, :, 3:], truth[:, :, 3:])
+
+
+def test_young_clips_have_a_past_of_its_own_only_where_contexts_are(tmp_path: Path):
+    young = Shape(0, 3, 2)
+    plain, own = (
+        trainer(config(tmp_path, own_context=OwnContext(share, segments=2))) for share in (0.0, 1.0)
+    )
+    assert [plain._most_own(shape) for shape in (Shape(5, 4, 2), young, Shape(0, 1, 2))] == [0, 0, 0]
+    assert [own._most_own(shape) for shape in (Shape(5, 4, 2), young, Shape(0, 1, 2))] == [2, 1, 0]
+    assert (plain._own_segments(young), own._own_segments(young)) == (0, 1)
+    true = plain._batch(young, 0, plain.generator(0, 0)).latents
+    made = own._batch(young, 1, own.generator(0, 0)).latents
+    samples, drops = plain.schedule.samples(young), plain.schedule.drops(young, plain.config.drops)
+    drawn = plain._sampler.sample(young, samples, plain.generator(0, 0), drops).latents
+    assert torch.equal(true, drawn)
+    assert torch.equal(true[:, :, :1], made[:, :, :1])
+    assert not torch.equal(true[:, :, 1:3], made[:, :, 1:3])
+    assert torch.equal(true[:, :, 3:], made[:, :, 3:])
+
+
 def test_contexts_of_its_own_change_what_is_trained(tmp_path: Path):
     plain, own = tmp_path / "plain", tmp_path / "own"
     steady = (Shape(5, 4, 2), Shape(0, 4, 2))
@@ -259,7 +306,8 @@ def test_validation_writes_a_strip_and_figures(tmp_path: Path):
     store = replace(store, latents=store.latents.float(), images=store.images.float())
     validator = Validator(settings.validation, world, store, truth, VAE(world.vae).eval())
     figures = trainer(settings, validator=validator).fit()
-    assert {"loss_at_0.5", "psnr_0.5s", "psnr_freeze_0.5s", "psnr_vae_0.5s"} <= figures.keys()
+    assert {"loss_at_0.6", "loss_at_0.857", "loss_at_1.0"} <= figures.keys()  # where three steps ask
+    assert {"psnr_0.5s", "psnr_freeze_0.5s", "psnr_vae_0.5s"} <= figures.keys()
     assert "psnr_2.0s" not in figures
     assert (tmp_path / "strip_000001.png").stat().st_size > 100
 

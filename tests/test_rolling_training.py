@@ -95,7 +95,8 @@ def test_draws_see_what_a_session_encodes_step_by_step(shape: Shape):
 
 
 def test_a_rolling_run_trains_rolls_out_and_resumes(tmp_path: Path):
-    settings = {"shapes": SHAPES, "own_context": OwnContext(0.5, segments=1), "noise": NoiseConfig(draws=2)}
+    shapes = (*SHAPES, Shape(0, 3, 2))  # the last with a past of its own making
+    settings = {"shapes": shapes, "own_context": OwnContext(0.5, segments=1), "noise": NoiseConfig(draws=2)}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run = BaseTrainer(config(whole, **settings), world(), store(), ALONE)
     run.fit()

@@ -82,9 +82,10 @@ class OptimizerConfig:
 class OwnContext:
     """Contexts that the model makes itself, as sessions will: the remedy for worlds that melt.
 
-    share: of the steps with a fully grown past. segments: up to so many clips are generated (by the sampler,
-    without gradients) before the one that is trained on its truth. most_latents: but no more than so many
-    generated latents, so that long clips do not take all the time.
+    share: of the steps with a fully grown past, or with that of a session's second clip. segments: up to so
+    many clips are generated (by the sampler, without gradients) before the one that is trained on its truth.
+    most_latents: but no more than so many generated latents, so that long clips do not take all the time. A
+    second clip has one before it.
     """
 
     share: float = 0.0

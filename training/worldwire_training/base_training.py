@@ -39,7 +39,7 @@ from worldwire_training.parallel import (
     whole,
 )
 from worldwire_training.quant_aware import train_quantised
-from worldwire_training.segments import Walks, walk_on
+from worldwire_training.segments import Walks, behind_own, opening, segments_behind
 from worldwire_training.trainer import Broken, Trainer, check_identity
 from worldwire_training.validation import Validator
 
@@ -145,10 +145,10 @@ class BaseTrainer(Trainer):
         samples = self.schedule.samples(shape)
         if not own:
             return self._sampler.sample(shape, samples, generator, drops, self._position(shape))
-        walks = Walks.begin(self._sampler, shape, 1 + own, samples, generator, drops)
+        segments = segments_behind(shape, own)
+        walks = Walks.begin(self._sampler, shape, segments, samples, generator, drops)
         steps, shift = self.config.noise.sampler_steps, self.config.noise.shift
-        walk_on(self.model, walks, shape, own, steps=steps, shift=shift, generator=generator)
-        return walks.clip(shape, own, generator)
+        return behind_own(self.model, walks, shape, own, steps=steps, shift=shift, generator=generator)
 
     def _own_segments(self, shape: Shape) -> int:
         """How many segments of this step's contexts the model makes; the same on every rank."""
@@ -169,10 +169,12 @@ class BaseTrainer(Trainer):
         )
 
     def _most_own(self, shape: Shape) -> int:
-        """The most segments that the model may make in front of a clip: none where a session is young."""
+        """The most segments that the model may make in front of a clip: one where a session is young."""
         own = self.config.own_context
-        if not own.share or shape.past < FULL_PAST:
+        if not own.share:
             return 0
+        if shape.past < FULL_PAST:
+            return 1 if opening(shape) else 0
         room = self._sampler.store.latents_per_episode - shape.memory - shape.window
         return min(own.segments, max(1, own.most_latents // shape.new), room // shape.new)
 

@@ -19,8 +19,9 @@ class MethodConfig:
     of distribution matching; without it there is no critic. regression: weight of the distance from the truth
     at the same poses. trajectory: of that from what the teacher makes of the same noise in the same context
     in `teacher_steps` steps. start_share: of the run, at its beginning, goes without dmd while the critic
-    learns. critic_updates: of the critic for each of the student. kept_share: of the steps are flow matching
-    on `kept` shapes instead, so that the student forgets neither first pictures nor long clips.
+    learns; without another loss the student waits. critic_updates: of the critic for each of the student.
+    kept_share: of the steps are flow matching on `kept` shapes instead, so that the student forgets neither
+    first pictures nor long clips.
     """
 
     sampler_steps: int = 3

@@ -29,7 +29,7 @@ from worldwire_training.distill_config import DistillConfig
 from worldwire_training.dmd import critic_losses, dmd_losses, regression_losses, score_direction
 from worldwire_training.latents import LatentStore
 from worldwire_training.optimizers import BaseOptimizer
-from worldwire_training.segments import Walks, generate
+from worldwire_training.segments import Walks, generate, opening, segments_behind
 from worldwire_training.self_forcing import Segment, last_segment
 from worldwire_training.trainer import Broken, Trainer
 from worldwire_training.validation import Validator
@@ -122,9 +122,11 @@ class DistillTrainer(Trainer):
             (sum(losses.values(), segment.noise.new_zeros(())) / len(self.microbatches())).backward()
             parts.append({name: value.detach() for name, value in losses.items()})
         means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-        for who in [*(["critic"] if self.config.method.dmd else []), *(["student"] if turn else [])]:
+        loss = sum(means.values(), torch.zeros((), device=self.ranks.device))
+        norm = torch.zeros_like(loss)
+        for who in _learners(means):
             norm = self._update(who, progress)
-        loss, clips = sum(means.values(), norm.new_zeros(())), self.schedule.samples(shape)
+        clips = self.schedule.samples(shape)
         self.recent.add(self.step, shape, clips, loss, norm, **means)
 
     def _segment(
@@ -135,7 +137,8 @@ class DistillTrainer(Trainer):
         segments, exit_step = plan or self._plan(shape)
         drops = self.schedule.drops(shape, self.config.drops)
         samples = self.schedule.samples(shape)
-        walks = Walks.begin(self._sampler, shape, segments, samples, generator, drops)
+        room = segments_behind(shape, segments - 1)
+        walks = Walks.begin(self._sampler, shape, room, samples, generator, drops)
         with torch.set_grad_enabled(turn):
             return last_segment(
                 self.model,
@@ -150,10 +153,17 @@ class DistillTrainer(Trainer):
 
     def _plan(self, shape: Shape) -> tuple[int, int]:
         """Segments of this step's walks and the sampling step that is trained; the same on every rank."""
-        draw, method = self._draw(PLAN_STREAM), self.config.method
+        draw = self._draw(PLAN_STREAM)
+        segments = int(draw.integers(1, self._most_segments(shape) + 1))
+        return segments, int(draw.integers(self.config.method.sampler_steps))
+
+    def _most_segments(self, shape: Shape) -> int:
+        """The most segments of a walk; of two in a young session, the first is the clip that opens it."""
+        most = self.config.method.segments
+        if shape.past != FULL_PAST:
+            return min(most, 2) if opening(shape) else 1
         room = self._sampler.store.latents_per_episode - shape.memory - shape.past
-        most = min(method.segments, room // shape.new) if shape.past == FULL_PAST else 1
-        return int(draw.integers(1, most + 1)), int(draw.integers(method.sampler_steps))
+        return min(most, room // shape.new)
 
     def _student_losses(
         self, segment: Segment, progress: float, generator: torch.Generator
@@ -240,9 +250,9 @@ class DistillTrainer(Trainer):
 
     def warm_up(self) -> None:
         """Every shape of walks and of what is kept, without an update; the last sampling step has all others
-        before it."""
-        plan = 1, self.config.method.sampler_steps - 1
+        before it, and a young session the clip that opens it."""
         for shape in self.config.shapes:
+            plan = 2 if opening(shape) else 1, self.config.method.sampler_steps - 1
             started, generator = time.monotonic(), self.generator(0, 0)
             with self.autocast():
                 segment = self._segment(shape, True, generator, plan)
@@ -256,6 +266,13 @@ class DistillTrainer(Trainer):
                 clip_losses(self.model, batch, self.config.noise, generator).mean().backward()
         for network in (self.model, self.critic):
             network.zero_grad(set_to_none=True)
+
+
+def _learners(losses: Mapping[str, Tensor]) -> list[str]:
+    """Whose losses these are, the student last. While only the critic learns (`method.start_share`), not even
+    the student's turn has one of its own: weight decay and momentum must not move it then."""
+    critic, student = "critic" in losses, bool(losses.keys() - {"critic"})
+    return [who for who, learns in (("critic", critic), ("student", student)) if learns]
 
 
 def _begin_with(teacher: BaseModel, world: WorldConfig, ranks: Ranks) -> BaseModel:

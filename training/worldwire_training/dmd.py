@@ -16,6 +16,7 @@ from worldwire_runtime.model.sampler import guided, shifted
 from worldwire_training.base_model import BaseModel, NoiseConfig, clip_losses
 from worldwire_training.clip_sampler import ClipBatch
 from worldwire_training.losses import add_noise, estimate_data
+from worldwire_training.segments import forget_casts
 
 SMALLEST_SCALE = 1e-3
 """Keeps a sample that the teacher agrees with from dividing by zero."""
@@ -66,6 +67,7 @@ def score_direction(
     noisy = add_noise(sample.detach(), noise, sigma)  # type: ignore[arg-type]
     real = estimate_data(noisy, _guided_velocity(teacher, batch, noisy, sigma, config.guidance), sigma)  # type: ignore[arg-type]
     fake = estimate_data(noisy, _velocity(critic, batch, noisy, sigma), sigma)  # type: ignore[arg-type]
+    forget_casts()  # the critic trains next
     return dmd_direction(sample.detach(), real, fake)
 
 
@@ -79,10 +81,18 @@ def critic_losses(
 
 
 def untold(batch: ClipBatch) -> ClipBatch:
-    """The clips without actions and prompt; poses and memory stay."""
-    nobody = torch.zeros_like(batch.told.prompt)
-    null = batch.null_actions()
-    return replace(null, told=replace(null.told, keys=nobody, prompt=nobody))
+    """The clips without prompt and, where they know their poses, without actions; poses and memory stay.
+
+    A clip that has lost its poses keeps its actions: training never hides both, so no network has learnt
+    what such a clip would look like.
+    """
+    posed, null = batch.told.pose, batch.null_actions()
+    told = replace(batch.told, keys=batch.told.keys & ~posed, prompt=torch.zeros_like(batch.told.prompt))
+    keyboard, mouse = (
+        torch.where(posed[:, None, None], hidden, known)
+        for hidden, known in ((null.keyboard, batch.keyboard), (null.mouse, batch.mouse))
+    )
+    return replace(batch, keyboard=keyboard, mouse=mouse, told=told)
 
 
 def _velocity(model: BaseModel, batch: ClipBatch, noisy: Tensor, sigma: Tensor) -> Tensor:

@@ -16,10 +16,32 @@ from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model.sampler import Velocity, euler, flow_schedule
 from worldwire_training.base_model import BaseModel
-from worldwire_training.clip_sampler import ClipBatch, ClipSampler, DropRates, Places, Shape, Told
+from worldwire_training.clip_sampler import (
+    FULL_PAST,
+    ClipBatch,
+    ClipSampler,
+    DropRates,
+    Places,
+    Shape,
+    Told,
+)
 from worldwire_training.experts import ExpertPair
 from worldwire_training.latents import LatentStore
 from worldwire_training.rolling_context import rolling_cache
+
+
+def opening(shape: Shape) -> Shape | None:
+    """The clip with which a session begins whose second clip has this shape; None for every other shape.
+
+    Such a past is too short to be walked up to: its first latents are the picture's, the rest that clip's.
+    """
+    second = not shape.memory and not shape.rolled and shape.new < shape.past < FULL_PAST
+    return Shape(0, shape.past - shape.new, shape.new) if second else None
+
+
+def segments_behind(shape: Shape, own: int) -> int:
+    """Segments that `Walks.begin` needs room for when a clip stands behind `own` of the model's making."""
+    return 1 if opening(shape) else 1 + own
 
 
 class Walks:
@@ -75,7 +97,18 @@ def generate(
     model: BaseModel | ExpertPair, batch: ClipBatch, steps: int, shift: float, noise: Tensor
 ) -> Tensor:
     """New latents [B, C, n, h, w] of clips, float32, from `new_noise` by the sampler that sessions use."""
-    return euler(clip_velocity(model, batch), noise, flow_schedule(steps, shift))
+    new = euler(clip_velocity(model, batch), noise, flow_schedule(steps, shift))
+    forget_casts()
+    return new
+
+
+def forget_casts() -> None:
+    """To be called after work without gradients that a pass with gradients may follow under one autocast.
+
+    Autocast keeps the weights that it has cast until its block ends. Before PyTorch learnt to tell them
+    apart, those cast without gradients served the trained pass too, whose weights then learnt nothing.
+    """
+    torch.clear_autocast_cache()
 
 
 def clip_velocity(model: BaseModel | ExpertPair, batch: ClipBatch) -> Velocity:
@@ -111,3 +144,24 @@ def walk_on(
         batch = walks.clip(shape, segment, generator)
         new = generate(model, batch, steps, shift, new_noise(batch, generator))
         walks.write(shape, segment, new)
+
+
+def behind_own(
+    model: BaseModel,
+    walks: Walks,
+    shape: Shape,
+    own: int,
+    *,
+    steps: int,
+    shift: float,
+    generator: torch.Generator,
+) -> ClipBatch:
+    """The clips to train on, whose past ends in `own` segments that the model generates here.
+
+    Where a shape has an `opening`, that clip is all there is to generate, whatever `own` above 0 says. The
+    walks have room for `segments_behind` segments.
+    """
+    first = opening(shape)
+    segments = min(own, 1) if first else own
+    walk_on(model, walks, first or shape, segments, steps=steps, shift=shift, generator=generator)
+    return walks.clip(shape, 0 if first else own, generator)

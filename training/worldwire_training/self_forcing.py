@@ -16,7 +16,7 @@ from worldwire_runtime.model.sampler import Schedule, flow_schedule
 from worldwire_training.base_model import BaseModel
 from worldwire_training.clip_sampler import ClipBatch, Shape
 from worldwire_training.losses import estimate_data
-from worldwire_training.segments import Walks, clip_velocity, new_noise, walk_on
+from worldwire_training.segments import Walks, behind_own, clip_velocity, forget_casts, new_noise
 
 
 class Segment(NamedTuple):
@@ -38,13 +38,12 @@ def last_segment(
     exit_step: int,
     generator: torch.Generator,
 ) -> Segment:
-    """The last of `segments` segments.
+    """The last of `segments` segments; of two, the first is a shape's `opening` where it has one.
 
     Its sample, float32, is the data estimate of step `exit_step` (0 ... steps - 1); the gradient, where
     gradients are on, is that of this one evaluation.
     """
-    walk_on(student, walks, shape, segments - 1, steps=steps, shift=shift, generator=generator)
-    batch = walks.clip(shape, segments - 1, generator)
+    batch = behind_own(student, walks, shape, segments - 1, steps=steps, shift=shift, generator=generator)
     noise = new_noise(batch, generator)
     return Segment(batch, noise, sample_until(student, batch, flow_schedule(steps, shift), exit_step, noise))
 
@@ -69,4 +68,5 @@ def _first_steps(
     x, levels = noise, schedule.sigmas
     for step in range(count):
         x = x + (levels[step + 1] - levels[step]) * velocity(x, schedule.timesteps[step])
+    forget_casts()
     return x

@@ -21,7 +21,8 @@ from worldwire_training.losses import add_noise, flow_matching_losses
 from worldwire_training.rollout import roll_out
 from worldwire_training.vae_report import to_pixels, write_png
 
-NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+NOISE_LEVELS = (0.1, 0.3, 0.6, 0.857, 0.95, 1.0)
+"""Three steps ask at 0.6, 0.857 and 1; experts take turns at 0.9286 (`experts.expert_boundary(3, 3.0)`)."""
 PSNR_SECONDS = (0.5, 2.0, 5.0)
 STRIP_SECONDS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 STRIP_REDUCTION = 2

@@ -36,7 +36,8 @@ What is honest. Rows that change the data (memory, errors, contexts) continue th
 trained with everything on; what they bring is thus underestimated, never overstated. The rows that change the
 network (rope, attention) begin at random and are compared with `fresh`, which has had the same minutes;
 their figures say nothing about a finished model, and no contexts of their own. Attention modes cost
-differently: the table has each row's steps. Experts have had half the minutes each.
+differently: the table has each row's steps. Experts have had half the minutes each. `no_memory` is played as
+it is trained, so its revisits are the same with slots and with empty ones: compare them with those of `full`.
 """
 
 from __future__ import annotations
@@ -121,7 +122,11 @@ def rolling(shapes: Sequence[Shape]) -> list[Shape]:
 
 VARIANTS: dict[str, Variant] = {
     "full": Variant("everything on"),
-    "no_memory": Variant("memory off (3.2)", shapes=without_memory),
+    "no_memory": Variant(
+        "memory off in training and play (3.2): no slots to fill",
+        ("world.plans.low-latency.memory=0",),
+        shapes=without_memory,
+    ),
     "no_memory_errors": Variant("memory error injection off (3.2)", ("noise.memory_gamma=0.0",)),
     "no_errors": Variant(
         "error buffer and own contexts off (3.1)",
@@ -167,6 +172,8 @@ class Play:
 
 PLAYS: dict[str, Play] = {
     "student": Play("everything on, distilled, 3 steps (3.3)", "distill"),
+    # A hundred evaluations a clip against three: with revisits and endurance, nine tenths of the frames, this
+    # row alone would take longer than the sitting.
     "steps50": Play(
         "everything on, 50 steps with guidance 1.5",
         "train_full",

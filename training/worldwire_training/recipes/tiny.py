@@ -11,24 +11,31 @@
     python -m worldwire_training.recipes.tiny all --work W --size smoke    # all of it on a CPU, in a minute
 
 The whole recipe on one H200 in three calls of at most ten minutes, from the weights and with the VAE that
-ship: 13 minutes of base training, 6.5 of distillation, two light decoders. Clip shapes are compiled while
-episodes are rendered; `--out` gets world, strips and curves at every validation, so that a call that is cut
-off has left something. `--minutes` is the training of all calls together; it may still grow while the rate is
-constant (the last 30 % decay). The minutes are expected ones: of these calls only rendering, warming and base
-training have been run on a GPU, the latter with `compile = "fused"`.
+ship: 13 minutes of base training, then distillation and the decoder. One GPU for all the minutes beats two
+for half of them: what a step costs is the host's time, not the GPU's. `--minutes` is the training of all
+calls together; it may still grow while the rate is constant (the last 30 % decay). `--call-minutes` ends the
+training of one call; counted from the call's beginning (bash's SECONDS) it leaves a minute for the validation
+behind it, however long compiling took. `--out` gets world, strips and curves at every validation, so that a
+call that is cut off has left something. Only rendering, warming and base training (with `compile = "fused"`)
+have been run on a GPU so far.
 
     T="python -m worldwire_training.recipes.tiny"; W=/dev/shm/tiny
     V=runtime/worldwire_runtime/presets/tiny; A="--work $W --out OUT --vae $V"
     B="$A --init-from tiny --minutes 13 --set compile=blocks"
-    # call 1, 9.0 min: rendering and compiling 1.7, encoding 0.4, reading what was compiled 0.5, training 6
-    timeout 200 $T warm $B & $T render --work $W --episodes 1536 --first-seed 10000 --workers 14; wait
-    $T base $B --call-minutes 7.0
-    # call 2, 8.8 min: reading back 0.7, training 7 (the rate decays in the last 3.9), validation 0.3
+    # call 1: shapes are compiled while episodes are rendered, then encoded; base training in what is left
+    timeout 140 $T warm $B & $T render --work $W --episodes 1536 --first-seed 10000 --workers 14; wait
+    $T base $B --call-minutes $(python3 -c "print(9.0 - $SECONDS / 60)")
+    # call 2: the rest of the base training (the rate decays in its last 3.9 minutes), beside it what distils
     timeout 400 $T warm --network distill --work $W --jobs 4 --set compile=blocks &
-    $T base $B --resume --call-minutes 8.8
-    # call 3, 9.5 min: distillation 6.5 after 1.2 of reading what was compiled, light decoders 0.6 each
-    $T distill $A --minutes 6.5 --call-minutes 8.2 --set compile=blocks; $T light $A --minutes 0.5
-    $T light $A --minutes 0.5 --set rate=0.75
+    $T base $B --resume --call-minutes $(python3 -c "print(9.0 - $SECONDS / 60)"); wait
+    # call 3: distillation in what the decoder leaves of nine minutes, one of which reads what was compiled
+    L=$(python3 -c "print(6.0 - $SECONDS / 60)")
+    $T distill $A --minutes $(python3 -c "print($L - 1)") --call-minutes $L --set compile=blocks
+    $T decoder $A --minutes 2.5
+
+The light decoders need nothing but episodes and a VAE, whenever there is a minute:
+
+    $T light $A --minutes 0.5; $T light $A --minutes 0.5 --set rate=0.75
 
 Then, on any machine: `worldwire eval --preset OUT/distill/world --json FILE`, and OUT/base/world. When `warm`
 fails, leave out `--set compile=blocks`. To begin again on a bare machine from what came back, say
