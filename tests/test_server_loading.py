@@ -1,10 +1,9 @@
 """While a world loads: status tells how far it is; a real world tells its parts."""
 
 import threading
-import time
 
 from fake_world import FakeWorld
-from server_fixture import LOOPBACK, RawPeer
+from server_fixture import LOOPBACK, RawPeer, wait_until
 from worlds import write_random_world
 
 from worldwire.inputs import Inputs
@@ -14,11 +13,12 @@ from worldwire_runtime.world import World
 
 
 def test_status_and_hello_tell_the_progress():
-    go_on, loading = threading.Event(), Loading()
+    told, go_on, loading = threading.Event(), threading.Event(), Loading()
 
     def load() -> FakeWorld:
         loading.tell(0.25, "reading weights")
-        assert go_on.wait(5)
+        told.set()
+        assert go_on.wait(60)
         return FakeWorld()
 
     server = Server(load, LOOPBACK, loading=loading)
@@ -26,16 +26,19 @@ def test_status_and_hello_tell_the_progress():
     thread.start()
     try:
         with RawPeer(server.endpoint, greet=False) as peer:
-            time.sleep(0.1)
+            assert told.wait(30)
             for message in (Status(request=1), Hello(request=2, version=VERSION, client="early")):
                 peer.send(message)
                 report = peer.receive()
                 assert isinstance(report, StatusReport)
                 assert (report.state, report.progress, report.stage) == ("loading", 0.25, "reading weights")
             go_on.set()
-            time.sleep(0.2)
-            peer.send(Hello(request=3, version=VERSION, client="later"))
-            assert isinstance(peer.receive(), Welcome)
+
+            def is_welcome() -> bool:
+                peer.send(Hello(request=3, version=VERSION, client="later"))
+                return isinstance(peer.receive(), Welcome)
+
+            wait_until(is_welcome)
             peer.send(Status(request=4))
             report = peer.receive()
             assert isinstance(report, StatusReport)
@@ -43,7 +46,7 @@ def test_status_and_hello_tell_the_progress():
     finally:
         go_on.set()
         server.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_real_world_tells_its_parts_and_takes_a_prompt_on_the_way(tmp_path):

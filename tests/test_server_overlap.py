@@ -85,7 +85,7 @@ def test_poses_go_on_from_frames_that_nobody_has_seen_yet(world):
         session.reset()
         session.send_input(c2w=target)
         session.start()
-        frames = collect(session, 32, timeout_s=5)
+        frames = collect(session, 32, timeout_s=60)
     ahead_m = [frame.c2w[2, 3] for frame in frames[:32]]
     np.testing.assert_allclose(ahead_m[:8], np.linspace(0.5, 4, 8), atol=1e-6)
     np.testing.assert_allclose(ahead_m[8:], 4.0, atol=1e-6)
@@ -105,9 +105,10 @@ def test_poses_go_on_from_frames_that_nobody_has_seen_yet(world):
     ids=["save", "branch", "prompt", "restore", "reset", "step", "close"],
 )
 def test_every_other_call_waits_for_the_frames(world, call):
+    world.steps_ahead_until = 3
     with serving(world) as server, worldwire.connect(server.endpoint) as client:
-        session = live(client)
-        collect(session, 20, timeout_s=5)
+        session = live(client, AHEAD)
+        collect(session, 20, timeout_s=60)
         call(session)
         if call is close:
             assert world.log[-1] == ("close with steps to show", 0)
@@ -116,32 +117,34 @@ def test_every_other_call_waits_for_the_frames(world, call):
 
 
 def test_what_is_decoded_for_a_stalled_client_does_not_pile_up(world):
+    world.steps_ahead_until = 2
     with serving(world) as server, RawPeer(server.endpoint) as stalled:
         session = open_raw(stalled, window=8)
-        first = [message.index for message in stalled.receive_all(quiet_s=0.6)]
+        first = [message.index for message in stalled.receive_many(8) + stalled.receive_all(quiet_s=0.6)]
         assert first == list(range(1, 9))
         assert [what for what, _ in world.log].count("begin") == 2  # one step ahead, as latents
         assert ("decoded", 9) not in world.log
         stalled.send(Credit(session=session, frames=8))
-        second = stalled.receive_all(quiet_s=0.6)
+        second = stalled.receive_many(8) + stalled.receive_all(quiet_s=0.6)
     assert [message.index for message in second] == list(range(9, 17))
     assert not any(message.dropped for message in second)
     assert [what for what, _ in world.log].count("begin") <= 4
 
 
 def test_a_stalled_client_is_answered_all_the_same(world):
+    world.steps_ahead_until = 2
     with serving(world) as server, RawPeer(server.endpoint) as stalled:
         session = open_raw(stalled, window=8)
-        stalled.receive_all(quiet_s=0.6)
+        assert len(stalled.receive_many(8) + stalled.receive_all(quiet_s=0.6)) == 8
         stalled.send(Save(request=40, session=session))
-        answers = stalled.receive_all(quiet_s=0.6)
+        answers = stalled.receive_many(1) + stalled.receive_all(quiet_s=0.6)
         assert [type(answer) for answer in answers] == [Saved]
         stalled.send(Credit(session=session, frames=1))
         newest = stalled.receive()
         assert isinstance(newest, FrameMessage)
         assert (newest.index, newest.dropped) == (16, 7)
         stalled.send(Close(request=41, session=session))
-        assert any(isinstance(answer, Done) for answer in stalled.receive_all(quiet_s=0.6))
+        stalled.receive_until(lambda answer: isinstance(answer, Done))
 
 
 def test_a_slow_client_does_not_make_the_world_run_ahead(world):
@@ -150,9 +153,9 @@ def test_a_slow_client_does_not_make_the_world_run_ahead(world):
     with serving(world) as server, RawPeer(server.endpoint) as peer:
         session = open_raw(peer, window=12)
         for _ in range(3):
-            peer.receive_all(quiet_s=0.15)
+            peer.receive_many(8)
             peer.send(Credit(session=session, frames=6))
-        peer.receive_all(quiet_s=0.3)
+        assert peer.receive_all(quiet_s=0.3) == []
     assert not any(begun_before_the_last_frame(world)[1:])
 
 
@@ -161,10 +164,10 @@ def test_a_failing_decoder_ends_its_session_alone():
     with serving(world) as server, worldwire.connect(server.endpoint) as client:
         broken = live(client)
         with pytest.raises(WorldwireError, match="the fake decoder broke"):
-            collect(broken, 100, timeout_s=5)
+            collect(broken, 100, timeout_s=60)
         world.broken_at = None
         other = live(client)
-        assert len(collect(other, 40, timeout_s=5)) >= 40
+        assert len(collect(other, 40, timeout_s=60)) >= 40
         other.close()
         assert wait_until(lambda: not world.open_sessions)
 
@@ -220,8 +223,8 @@ def test_sessions_take_turns_and_keep_their_order(world):
     with serving(world) as server, worldwire.connect(server.endpoint) as client:
         sessions = [live(client) for _ in range(2)]
         frames = [[], []]
-        deadline = time.monotonic() + 1.5
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 30
+        while min(map(len, frames)) < 24 and time.monotonic() < deadline:
             for seen, session in zip(frames, sessions, strict=True):
                 seen.extend(session.poll_frames(timeout_s=0.01))
         for session in sessions:
@@ -229,6 +232,7 @@ def test_sessions_take_turns_and_keep_their_order(world):
     for seen in frames:
         assert [frame.index for frame in seen] == list(range(1, len(seen) + 1))
         assert len(seen) >= 24
+    assert min(map(len, frames)) > 0.3 * max(map(len, frames))
 
 
 # ------------------------------------------------------------------ the real session, on a CPU
@@ -257,10 +261,10 @@ def test_a_real_world_shows_the_same_frames(overlapping):
         session.reset(seed=3)
         session.send_input({"forward"})
         session.start()
-        frames = collect(session, len(expected), timeout_s=10)
+        frames = collect(session, len(expected), timeout_s=60)
         state = session.save()
         session.restore(state)
-    for ours, theirs in zip(expected, frames, strict=False):
+    for ours, theirs in zip(expected, frames[: len(expected)], strict=True):
         np.testing.assert_array_equal(ours.pixels, theirs.pixels)
         assert (ours.index, ours.memory_latents) == (theirs.index, theirs.memory_latents)
         assert ours.timings_ms.keys() <= theirs.timings_ms.keys()

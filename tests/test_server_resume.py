@@ -1,10 +1,11 @@
 """A lost connection keeps its sessions for a while: taken over by token, in time, by nobody else."""
 
+import threading
 import time
 
 import pytest
 from fake_world import FakeWorld
-from server_fixture import RawPeer, serving
+from server_fixture import RawPeer, serving, wait_until, watch_steps
 from test_server import open_raw
 
 from worldwire.protocol import (
@@ -24,6 +25,7 @@ from worldwire.protocol import (
     Step,
     Welcome,
 )
+from worldwire_runtime.server.sessions import NO_CLIENT
 
 
 def controls(count: int) -> tuple[Control, ...]:
@@ -43,7 +45,7 @@ def lose(peer: RawPeer) -> str:
     return peer.welcome.token
 
 
-def sessions_of(server, within_s: float = 3.0, want: int = 0) -> int:
+def sessions_of(server, within_s: float = 30.0, want: int = 0) -> int:
     """How many sessions are open, as soon as it is `want`."""
     deadline = time.monotonic() + within_s
     with RawPeer(server.endpoint) as peer:
@@ -62,7 +64,7 @@ def test_a_lost_client_takes_its_session_over_and_goes_on():
         session = open_raw(first)
         first.send(Input(session=session, seq=7, keys=("forward",)))
         first.send(Step(request=20, session=session, inputs=controls(8)))
-        last = first.receive_all()[-2]
+        last = first.receive_until(lambda answer: isinstance(answer, Done))[-2]
         assert isinstance(last, FrameMessage)
         with RawPeer(server.endpoint, greet=False) as second:
             welcome = hello(second, lose(first))
@@ -74,7 +76,7 @@ def test_a_lost_client_takes_its_session_over_and_goes_on():
 
 
 def test_a_resumed_session_is_ready_and_not_live():
-    with serving(FakeWorld(step_s=0.02), liveness_s=0.5) as server:
+    with serving(FakeWorld(step_s=0.02)) as server:
         first = RawPeer(server.endpoint)
         session = open_raw(first, window=12)
         token = lose(first)
@@ -84,8 +86,7 @@ def test_a_resumed_session_is_ready_and_not_live():
             assert second.receive_all(0.2) == []
             second.send(Start(request=30, session=session, window=4))
             assert isinstance(second.receive(), Done)
-            frames = second.receive_all(0.2)
-            assert frames
+            frames = second.receive_many(4)
             assert all(isinstance(frame, FrameMessage) and frame.request is None for frame in frames)
 
 
@@ -149,26 +150,25 @@ def test_a_goodbye_ends_the_sessions_for_good():
 
 def test_nobody_waits_longer_than_the_limit():
     world = FakeWorld()
-    with serving(world, liveness_s=0.3, resume_s=0.5) as server:
+    with serving(world, liveness_s=2, resume_s=0.5) as server:
         first = RawPeer(server.endpoint)
         open_raw(first)
         token = lose(first)
         assert sessions_of(server) == 0
         with RawPeer(server.endpoint, greet=False) as second:
             assert hello(second, token).resumed == ()
-        assert world.open_sessions == 0
+        wait_until(lambda: world.open_sessions == 0)
 
 
 def test_the_oldest_orphan_makes_place():
     world = FakeWorld()
-    with serving(world, sessions=2, liveness_s=0.4, resume_s=60) as server:
+    with serving(world, sessions=2, liveness_s=2, resume_s=60) as server:
         tokens = []
         for _ in range(2):
             peer = RawPeer(server.endpoint)
             open_raw(peer)
-            time.sleep(0.05)
             tokens.append(lose(peer))
-        time.sleep(1.5)  # both are silent for too long now
+        wait_until(lambda: all(slot.client == NO_CLIENT for slot in server._sessions))
         with RawPeer(server.endpoint) as guest:
             guest.send(Open(request=50))
             assert isinstance(guest.receive(), Opened)
@@ -178,20 +178,23 @@ def test_the_oldest_orphan_makes_place():
         assert world.open_sessions <= 2
 
 
-def test_answers_to_a_lost_client_reach_nobody():
-    with serving(FakeWorld(step_s=0.4)) as server:
+def test_answers_to_a_lost_client_reach_nobody(monkeypatch):
+    world = FakeWorld(step_s=2)
+    begun, ended = watch_steps(monkeypatch)
+    with serving(world) as server:
         first = RawPeer(server.endpoint)
         session = open_raw(first)
         first.send(Step(request=60, session=session, inputs=controls(8)))
-        time.sleep(0.1)
+        assert begun.wait(30)
         with RawPeer(server.endpoint, greet=False) as second:
-            start = time.monotonic()
             (resumed,) = hello(second, first.welcome.token).resumed  # comes when the step is over
-            assert time.monotonic() - start > 0.1
+            assert ended.is_set()
             assert resumed.frames_per_step == 8
             assert second.receive_all(0.3) == []
+            world.step_s = 0.02
             second.send(Step(request=61, session=session, inputs=controls(8)))
-            frames = [message for message in second.receive_all(0.6) if isinstance(message, FrameMessage)]
+            answers = second.receive_until(lambda answer: isinstance(answer, Done))
+            frames = [message for message in answers if isinstance(message, FrameMessage)]
             assert [frame.request for frame in frames] == [61] * 8
         first.close()
 
@@ -201,13 +204,17 @@ def test_a_session_that_was_being_opened_ends_with_its_client():
     with serving(world) as server:
         first = RawPeer(server.endpoint)
         first.send(Open(request=70))
-        time.sleep(0.1)
+        assert world.begun.wait(30)
         with RawPeer(server.endpoint, greet=False) as second:
-            assert hello(second, first.welcome.token).resumed == ()
+            second.send(Hello(request=71, version=VERSION, client="raw", resume=first.welcome.token))
+            assert isinstance(first.receive(), Bye)
+            world.go_on.set()
+            welcome = second.receive()
+            assert isinstance(welcome, Welcome)
+            assert welcome.resumed == ()
             assert sessions_of(server) == 0
         first.close()
-        time.sleep(0.6)  # it is made, then closed
-        assert world.open_sessions == 0
+        wait_until(lambda: world.made and world.open_sessions == 0)  # it is made, then closed
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -225,8 +232,15 @@ def test_status_tells_whether_there_is_room(full):
 
 
 class SlowWorld(FakeWorld):
-    """Takes a while to make a session."""
+    """Makes a session when it may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.go_on, self.made = threading.Event(), threading.Event(), 0
 
     def session(self, plan=None):
-        time.sleep(0.3)
-        return super().session(plan)
+        self.begun.set()
+        assert self.go_on.wait(30)
+        session = super().session(plan)
+        self.made += 1
+        return session

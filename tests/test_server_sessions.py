@@ -144,8 +144,14 @@ def test_a_client_over_its_rate_is_ignored_until_it_slows_down():
     assert clients.heard(b"b") is not None
     assert clients.may_complain(b"a")
     assert not clients.may_complain(b"a")
+    now_s = 0.5
+    assert [clients.heard(b"a") is not None for _ in range(6)] == [True] * 5 + [False]
+    assert not clients.may_complain(b"a")
     now_s = 1.0
     assert clients.heard(b"a") is not None
+    assert clients.may_complain(b"a")
+    now_s = 60.0  # silence saves up no more than a second's worth
+    assert [clients.heard(b"a") is not None for _ in range(11)] == [True] * 10 + [False]
 
 
 def test_silent_clients_are_found():

@@ -64,8 +64,7 @@ class Player:
         while not (new := set(self.folder.glob("recordings/*.png")) - before):
             assert time.monotonic() < deadline_s, self.stop()
             time.sleep(0.05)
-        time.sleep(0.1)
-        return to_pixels(pygame.image.load(new.pop()))
+        return to_pixels(load_when_written(new.pop()))
 
     def screenshot_when(self, holds, within_s: float = 30):
         """The first screenshot of which `holds`: a busy machine draws what a key asked for seconds later."""
@@ -132,6 +131,17 @@ def test_walking_looking_and_the_hud_with_real_events(display, tmp_path):
             said = player.stop()
     assert re.search(r"saved .*\.png", said), said
     assert player._process.returncode != -signal.SIGKILL
+
+
+def load_when_written(file: Path):
+    """A picture that another process may still be at."""
+    deadline_s = time.monotonic() + 30
+    while True:
+        time.sleep(0.1)
+        try:
+            return pygame.image.load(file)
+        except pygame.error:
+            assert time.monotonic() < deadline_s, f"{file} is no picture"
 
 
 def _key_cap_is_lit(picture) -> bool:

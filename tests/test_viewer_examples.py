@@ -14,14 +14,15 @@ pytest.importorskip("worldwire_runtime.server", reason="the extra 'runtime' is n
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FAKE_SERVE = (sys.executable, str(Path(__file__).with_name("fake_serve.py")), "--step-seconds", "0")
-QUIT_SOON = (
-    "import runpy, sys, threading, time, pygame\n"
-    "def leave():\n"
-    "    time.sleep(4)\n"
-    "    pygame.event.post(pygame.event.Event(pygame.QUIT))\n"
-    "threading.Thread(target=leave, daemon=True).start()\n"
-    "runpy.run_path(sys.argv.pop(1), run_name='__main__')\n"
-)
+QUIT_SOON = """
+import runpy, sys, threading, time, pygame
+def leave():
+    while not str(pygame.display.get_caption()).startswith("('frame"):
+        time.sleep(0.1)
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+threading.Thread(target=leave, daemon=True).start()
+runpy.run_path(sys.argv.pop(1), run_name='__main__')
+"""
 
 
 def test_quickstart_is_short_and_runs(tmp_path):
@@ -37,4 +38,4 @@ def test_the_embedded_loop_plays_until_it_is_closed(tmp_path):
     with LocalServer((), FAKE_SERVE) as server:
         command = [sys.executable, "-c", QUIT_SOON, str(EXAMPLES / "play_pygame.py"), server.address]
         environment = os.environ | {"SDL_VIDEODRIVER": "dummy"}
-        subprocess.run(command, cwd=tmp_path, env=environment, timeout=60, check=True)
+        subprocess.run(command, cwd=tmp_path, env=environment, timeout=120, check=True)

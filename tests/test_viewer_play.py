@@ -77,7 +77,7 @@ class TestLocalServer:
             pid = int(process.stdout.readline())
             assert is_running(pid)
             process.kill()
-        wait_until(lambda: not is_running(pid), timeout_s=10)
+        wait_until(lambda: not is_running(pid))
 
     def test_keeps_its_address_whatever_it_is_handed(self):
         taken = f"tcp://127.0.0.1:{free_port()}"
@@ -210,7 +210,7 @@ class TestWindow:
         post(pygame.KEYDOWN, key=pygame.K_w)
         window.run()
         assert window._state.position_m[2] > 0.5
-        assert window._state.latency.last_ms < 2000
+        assert window._state.latency.last_ms < 10_000
 
     def test_losing_focus_stops_the_walk(self, dummy_window):
         window = live_window()
@@ -265,7 +265,7 @@ class TestWindow:
             wait_until(lambda: state.shown_frames > 10)
             (pid,) = server_pids()
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda: state.error is not None, timeout_s=5)
+            wait_until(lambda: state.error is not None, timeout_s=20)
             shown = state.shown_frames
             post(pygame.KEYDOWN, key=pygame.K_RETURN)
             wait_until(lambda: state.error is None and state.shown_frames > shown + 10)
@@ -280,7 +280,7 @@ class TestWindow:
         threading.Timer(1.0, lambda: post(pygame.QUIT)).start()
         started_s = time.monotonic()
         window.run()
-        assert time.monotonic() - started_s < 10
+        assert time.monotonic() - started_s < 30
 
     def test_a_server_that_cannot_load_ends_the_command(self, dummy_window):
         with pytest.raises(ConnectionLostError, match="colossal"):
@@ -302,7 +302,7 @@ def post(kind: int, **fields) -> None:
     pygame.event.post(pygame.event.Event(kind, **fields))
 
 
-def wait_until(condition, timeout_s: float = 20.0) -> None:
+def wait_until(condition, timeout_s: float = 60.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "it did not happen in time"
