@@ -5,7 +5,7 @@ import time
 
 import pytest
 from fake_world import FakeSession, FakeWorld
-from server_fixture import RawPeer, serving
+from server_fixture import PATIENCE_S, RawPeer, serving, wait_until
 from test_server import open_raw
 
 import worldwire
@@ -25,8 +25,6 @@ from worldwire.protocol import (
 )
 from worldwire.switchboard import Switchboard
 
-LIMIT_S = 30.0
-
 
 class Gate:
     """Stops a call of FakeSession inside, until it is opened."""
@@ -38,25 +36,16 @@ class Gate:
         def stopped(session, *args):
             if when(session):
                 self.reached.set()
-                assert self.opened.wait(LIMIT_S)
+                assert self.opened.wait(PATIENCE_S)
             return plain(session, *args)
 
         monkeypatch.setattr(FakeSession, name, stopped)
 
 
-def answers_until(peer: RawPeer, last) -> list:
-    """What comes, up to the first message that is `last`."""
-    found = []
-    while not found or not last(found[-1]):
-        found.append(peer.receive(LIMIT_S))
-        assert found[-1] is not None
-    return found
-
-
 def read_so_far(peer: RawPeer) -> None:
     """Returns when the server has read what was sent before."""
     peer.send(Ping(t_ns=7))
-    answers_until(peer, lambda message: isinstance(message, Pong))
+    peer.receive_until(lambda message: isinstance(message, Pong))
 
 
 def test_requests_that_wait_while_the_last_step_fails_are_refused_behind_its_error(monkeypatch):
@@ -64,12 +53,12 @@ def test_requests_that_wait_while_the_last_step_fails_are_refused_behind_its_err
     with serving(FakeWorld(fail_at=20)) as server, RawPeer(server.endpoint) as peer:
         session = open_raw(peer)
         peer.send(Start(request=12, session=session, window=64))
-        assert gate.reached.wait(LIMIT_S)
+        assert gate.reached.wait(PATIENCE_S)
         peer.send(Save(request=13, session=session))
         peer.send(Close(request=14, session=session))
         read_so_far(peer)
         gate.opened.set()
-        answers = answers_until(peer, lambda message: getattr(message, "request", None) == 14)
+        answers = peer.receive_until(lambda message: getattr(message, "request", None) == 14)
     errors = [(each.request, each.fatal) for each in answers if isinstance(each, ErrorMessage)]
     assert errors == [(None, True), (13, False), (14, False)]
 
@@ -82,7 +71,7 @@ def test_requests_behind_a_close_are_refused_behind_its_answer(monkeypatch):
             peer.send(kind(request=request, session=session))
         read_so_far(peer)
         gate.opened.set()
-        answers = answers_until(peer, lambda message: getattr(message, "request", None) == 22)
+        answers = peer.receive_until(lambda message: getattr(message, "request", None) == 22)
     assert [(type(each), each.request) for each in answers] == [
         (Done, 20),
         (ErrorMessage, 21),
@@ -103,7 +92,7 @@ def test_a_player_whose_session_breaks_does_not_wait_for_its_state(monkeypatch):
         with pytest.raises(WorldwireError, match="the fake world broke"):
             session.save()
         session.close()
-    assert time.monotonic() - begun_s < LIMIT_S  # the time-out of a request is 300 s
+    assert time.monotonic() - begun_s < PATIENCE_S  # the time-out of a request is 300 s
 
 
 def test_a_fatal_error_reaches_everybody_who_waits_for_its_session():
@@ -133,11 +122,9 @@ def test_a_branch_whose_client_left_is_closed(monkeypatch):
     with serving(world) as server, RawPeer(server.endpoint) as peer:
         session = open_raw(peer)
         peer.send(Branch(request=13, session=session))
-        assert gate.reached.wait(LIMIT_S)
+        assert gate.reached.wait(PATIENCE_S)
         peer.send(Bye(reason="enough"))
         read_so_far(peer)
         gate.opened.set()
-        deadline_s = time.monotonic() + LIMIT_S
-        while world.open_sessions and time.monotonic() < deadline_s:
-            time.sleep(0.02)
+        wait_until(lambda: not world.open_sessions)
     assert world.open_sessions == 0

@@ -84,22 +84,23 @@ class Steady:
         if self._seen[shapes] <= self._after or len(self._compiled) == self._most:
             return self._plain(*args)
         keep_compiled_code()  # a thread's settings are its own from torch 2.13 on
-        with announced(f"compiling {_name(self._plain)} for clips of this shape", self._tell), rows_at_once():
-            result = self._fused(*args)
+        result = self._build(self._fused, *args)
         self._compiled.add(shapes)
-        return self._announced(result) if callable(result) else result
+        return self._built_later(result) if callable(result) else result
 
-    def _announced(self, made: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that the fused one made: what it calls is compiled when it is called, which is later."""
+    def _build(self, function: Callable[..., Any], *args: Any) -> Any:
+        """A call that compiles."""
+        what = f"compiling {_name(self._plain)} for clips of this shape"
+        with announced(what, self._tell), rows_at_once():
+            return function(*args)
+
+    def _built_later(self, made: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that the fused one made: what it calls is compiled when it is first called."""
         is_built = False
 
         def call(*args: Any) -> Any:
             nonlocal is_built
-            if is_built:
-                return made(*args)
-            what = f"compiling {_name(self._plain)} for clips of this shape"
-            with announced(what, self._tell), rows_at_once():
-                result = made(*args)
+            result = made(*args) if is_built else self._build(made, *args)
             is_built = True
             return result
 
@@ -116,7 +117,9 @@ def compiled_network(dit: DiT, whole: bool | None = None) -> DiT:
     """
     keep_compiled_code()
     twin = copy.copy(dit)
-    if whole_functions_are_compiled(dit) if whole is None else whole:
+    if whole is None:
+        whole = whole_functions_are_compiled(dit)
+    if whole:
         for name in NETWORK_FUNCTIONS:
             setattr(twin, name, _compiled(getattr(dit, name), freezing=True))
         return twin

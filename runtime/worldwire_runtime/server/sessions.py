@@ -45,7 +45,9 @@ class Slot:
     begins no sooner. step_s: how long the last one took. busy: the worker has a job of this session.
     shows: the steps whose frames are still to be decoded; the first of them is, while is_showing. runs_ahead:
     the client is so quick that the next step need not wait for that. failure: ends the session once all shows
-    are over; no step begins meanwhile. encoding: what waits in the outbox.
+    are over; no step begins meanwhile. encoding: what waits in the outbox. closing: the session ends.
+    over: it has ended; the slot is known until its last word has left, for what its client sends until it has
+    heard that must not be answered by another error.
     An orphan has no client; tokens and orphaned_s say who may take it over, and since when it waits.
     """
 
