@@ -9,7 +9,7 @@ from server_fixture import serving
 
 import worldwire
 from worldwire.cli import main
-from worldwire.errors import MachineError
+from worldwire.errors import ConnectionLostError, MachineError
 from worldwire_runtime import benchmark
 from worldwire_runtime.benchmark import (
     LEAST_WARM_UP_CLIPS,
@@ -97,6 +97,16 @@ def test_the_long_first_clip_of_the_paper_plan_is_no_trouble():
 def test_a_server_that_cannot_start_says_why():
     with pytest.raises(MachineError, match="no-such-preset"), local_server(["--preset", "no-such-preset"]):
         pass
+
+
+def test_what_the_server_said_is_passed_on_when_a_measurement_fails(caplog):
+    def fails() -> None:
+        with local_server(["--preset", "test-pattern"]):
+            raise ConnectionLostError("no frame came")
+
+    with pytest.raises(ConnectionLostError, match="no frame"):
+        fails()
+    assert "the server said last" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ decoded while the next one is denoised, so that a clip takes less time than the 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -25,7 +26,9 @@ from numpy.typing import NDArray
 
 from worldwire.api import Frame, WorldInfo
 from worldwire.client import Client, RemoteSession
-from worldwire.errors import ConnectionLostError, MachineError
+from worldwire.errors import ConnectionLostError, MachineError, WorldwireError
+
+log = logging.getLogger(__name__)
 
 STAGES: Final = ("camera", "memory", "denoise", "decode", "encode", "transport")
 TOLD: Final = (
@@ -48,6 +51,8 @@ DEFAULT_SAMPLES: Final = 30
 PATIENCE_S: Final = 300.0
 """How long a single frame may take, compilation included."""
 START_TIMEOUT_S: Final = 600.0
+LAST_WORDS: Final = 3000
+"""Characters of a server's log that are shown when something went wrong."""
 COMMIT_VARIABLE: Final = "WORLDWIRE_COMMIT"
 TOGGLED_KEY: Final = "forward"
 PLAYED_YAW_DEG: Final = 1.0
@@ -81,19 +86,23 @@ def local_server(options: Sequence[str], caches: Path | None = None) -> Iterator
         ready, words = Path(folder) / "ready", Path(folder) / "log"
         command = [sys.executable, "-m", "worldwire", "serve", "--bind", "tcp://127.0.0.1:0"]
         begun = time.monotonic()
-        with words.open("w") as log:
+        with words.open("w") as written:
             process = subprocess.Popen(
                 [*command, "--ready-file", str(ready), *options],
-                stdout=log,
-                stderr=log,
+                stdout=written,
+                stderr=written,
                 env=dict(os.environ) | _cache_variables(caches),
             )
         try:
             while not ready.exists():
                 if process.poll() is not None or time.monotonic() - begun > START_TIMEOUT_S:
-                    raise MachineError("the server did not start", got=words.read_text().strip()[-1000:])
+                    raise MachineError("the server did not start", got=_end_of(words))
                 time.sleep(0.01)
-            yield ready.read_text(), time.monotonic() - begun
+            try:
+                yield ready.read_text(), time.monotonic() - begun
+            except WorldwireError:
+                log.error("the server said last:\n%s", _end_of(words))
+                raise
         finally:
             process.terminate()
             try:
@@ -101,6 +110,10 @@ def local_server(options: Sequence[str], caches: Path | None = None) -> Iterator
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _end_of(words: Path) -> str:
+    return words.read_text(errors="replace").strip()[-LAST_WORDS:]
 
 
 def _cache_variables(folder: Path | None) -> dict[str, str]:
