@@ -23,7 +23,15 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from worldwire_runtime.kernels import flash, flash_specialised, gemm, gemm_specialised, prologue, specialised
+from worldwire_runtime.kernels import (
+    flash,
+    flash_specialised,
+    gemm,
+    gemm_specialised,
+    prologue,
+    short,
+    specialised,
+)
 
 HOPPER = GPUTarget("cuda", 90, 32)
 GLUON_TYPES = {"i8": gl.int8, "fp8e4nv": gl.float8e4nv, "bf16": gl.bfloat16}
@@ -188,6 +196,12 @@ def norm():
     return compiled(prologue.prologue_kernel, types, constants)
 
 
+def short_sequences():
+    types = dict.fromkeys(("query", "key", "value", "out"), "*bf16")
+    constants = {"SCALE": 0.18, "D": 64, "TILE_Q": 32, "TILE_K": 32}
+    return compiled(short.short_kernel, types, constants, num_warps=1)
+
+
 def every_candidate():
     """Name and report of each, int8."""
     for tiles in dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES)):
@@ -215,6 +229,7 @@ if __name__ == "__main__":
         "attention, specialised": specialised_attention(flash.SPECIALISED[0], HEAD),
         "int8, specialised": specialised_product(gemm.SPECIALISED[0]),
         "norm": norm(),
+        "short": short_sequences(),
     }
     if "--all" in sys.argv:
         found |= dict(every_candidate())

@@ -131,7 +131,8 @@ def test_a_session_goes_on_as_it_was_once_it_is_compiled(tmp_path, monkeypatch, 
     assert (walk(world).float() - plain.float()).abs().max() <= 1
     assert traced
     # Blocks with and without actions, by call; what is prepared of both; a context's last block; the ends.
-    variants = {"joint": 8, "cached": 13, "rolling": 13}[attention]
+    # (Under `joint` the last block has two calls of its own, in place of that of the others.)
+    variants = {"joint": 9, "cached": 13, "rolling": 13}[attention]
     assert device == "cpu" or len(traced) <= variants, len(traced)
 
 

@@ -117,17 +117,18 @@ def test_meaningless_options_are_refused_at_once(options, capsys):
     assert "worldwire: " in capsys.readouterr().err
 
 
-def test_a_checkout_knows_its_commit():
+def test_a_checkout_knows_its_commit(monkeypatch):
+    monkeypatch.delenv(benchmark.COMMIT_VARIABLE, raising=False)
     found = benchmark.commit()
     assert found is None or len(found.removesuffix("-dirty")) == 40
 
 
-def test_outside_a_checkout_the_commit_can_be_told(monkeypatch):
-    monkeypatch.setenv("PATH", "")  # no git
-    monkeypatch.delenv(benchmark.COMMIT_VARIABLE, raising=False)
-    assert benchmark.commit() is None
+def test_the_commit_can_be_told(monkeypatch):
     monkeypatch.setenv(benchmark.COMMIT_VARIABLE, "abc")
     assert benchmark.commit() == "abc"
+    monkeypatch.delenv(benchmark.COMMIT_VARIABLE)
+    monkeypatch.setenv("PATH", "")  # no git
+    assert benchmark.commit() is None
 
 
 def test_the_warm_up_lasts_until_everything_has_settled():

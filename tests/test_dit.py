@@ -102,7 +102,21 @@ def test_cached_attention_equals_a_slow_masked_reference(monkeypatch):
     fast = model(latents, timestep, prepared, context=CONTEXT)
     for module in (blocks, action):
         monkeypatch.setattr(module, "attend", masked_attend)
+    for block in model.blocks:
+        for part in filter(None, (block.self_attn, block.action_model)):
+            part.attend = masked_attend
     assert torch.allclose(fast, model(latents, timestep, prepared, context=CONTEXT), atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["joint", "cached"])
+@pytest.mark.parametrize("action_blocks", [(0, 1), (1, 2)])
+def test_the_last_block_spares_what_nobody_reads_of_the_context(attention, action_blocks):
+    model = build(attention=attention, action_config=dataclasses.replace(ACTION, blocks=action_blocks))
+    (latents, timestep), prepared = inputs(), model.prepare(conditions())
+    spared = model(latents, timestep, prepared, context=CONTEXT)
+    with torch.enable_grad():  # learning runs every block whole
+        whole = model(latents, timestep, prepared, context=CONTEXT)
+    assert torch.allclose(spared, whole.detach(), atol=1e-5)
 
 
 @pytest.mark.parametrize("action_config", [ACTION, dataclasses.replace(ACTION, blocks=(1, 2)), None])

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed (it is for Linux alone)")
 
-from worldwire_runtime.kernels import attention, flash, gemm, native, prologue
+from worldwire_runtime.kernels import attention, flash, gemm, native, prologue, short
 from worldwire_runtime.kernels.linear import exact_linear, linear
 from worldwire_runtime.kernels.rows import FP8, INT8, quantise_rows
 from worldwire_runtime.kernels.tuning import Tiles, Tuner
@@ -240,6 +240,21 @@ def test_attention_in_any_tiles_is_the_same(apart, columns):
     assert relative(got, attention.reference(operands, 300, torch.float32)) < FP8_ROUNDING
 
 
+@pytest.mark.parametrize(
+    ("queries", "tokens", "width"), [(10, 19, 64), (1, 33, 16), (19, 9, 32), (64, 64, 64)]
+)
+def test_short_sequences_attend(queries, tokens, width):
+    """Views of latents [F, N, H, D], as the action modules have them: one sequence for each of N places."""
+    query, key, value = (
+        torch.randn(length, 3, 2, 2 * width, device=DEVICE, dtype=torch.float16)[..., :width]
+        for length in (queries, tokens, tokens)
+    )
+    split = [part.permute(1, 2, 0, 3) for part in (query, key, value)]
+    got = short.short_attention(*split)
+    wanted = torch.nn.functional.scaled_dot_product_attention(*(part.double() for part in split))
+    assert relative(got, wanted) < 2e-3
+
+
 def test_turned_tokens_come_back():
     values = torch.arange(3 * 48).reshape(3, 48)
     assert attention.turned(attention.turned(values), back=True).equal(values)
@@ -317,5 +332,5 @@ def test_kernels_compile_for_hopper_without_a_gpu(tmp_path):
     for name, kernel in found.items():
         assert kernel["shared"] <= 227 * 1024, name
         assert kernel["spilled"] == 0, name
-        assert name == "norm" or (kernel["wgmma"] and kernel["copies"]), name
+        assert name in ("norm", "short") or (kernel["wgmma"] and kernel["copies"]), name
         assert not kernel["serialised"], name

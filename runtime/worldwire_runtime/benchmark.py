@@ -263,17 +263,19 @@ def report(
 
 
 def commit() -> str | None:
-    """The commit of the checkout that runs, with "-dirty" if it was changed.
+    """What `$WORLDWIRE_COMMIT` says, else the commit of the checkout that runs ("-dirty": it was changed).
 
-    Outside a checkout what `$WORLDWIRE_COMMIT` says, or None.
+    None outside a checkout.
     """
+    if told := os.environ.get(COMMIT_VARIABLE):
+        return told
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get(COMMIT_VARIABLE)
+        return None
     return found.stdout.strip()
 
 

@@ -41,6 +41,7 @@ from worldwire_runtime.released.rules import ReleasedRules
 from worldwire_runtime.rolling import RollingContext
 from worldwire_runtime.rules import OwnRules, Rules
 from worldwire_runtime.seed_images import SeedImages, check_picture
+from worldwire_runtime.short_attention import use_short_attention
 from worldwire_runtime.sources import (
     CONFIG_FILE,
     DIT_FILE,
@@ -179,6 +180,8 @@ class World:
         """A transformer's denoiser, as fast as it was asked for."""
         if self.speed.attention_8bit:
             use_8bit_attention(dit)
+        if self.device.type == "cuda":
+            use_short_attention(dit)
         if self.config.experts is None or not self.config.experts.offload:  # moved apart, weights are apart
             join_projections(dit)
         compiled, graphs = bool(self.speed.compiled), bool(self.speed.graphs)

@@ -146,6 +146,7 @@ class ActionModule(nn.Module):
         self.key_attn_k_norm = self._head_norm(keyboard)
         self.mouse_attn_q = nn.Linear(width, keyboard, bias=False)
         self.keyboard_attn_kv = nn.Linear(config.window * config.hidden_size, 2 * keyboard, bias=False)
+        self.attend = attend  # of the mouse; other arithmetic is put here from outside
         self.proj_keyboard = nn.Linear(keyboard, width, bias=False)
 
     def _head_norm(self, width: int) -> RMSNorm:
@@ -184,7 +185,7 @@ class ActionModule(nn.Module):
     def roll(self, x: Tensor, clip: ActionClip, held: HeldActions, rows: tuple[Rows, ...]) -> Tensor:
         """The steered hidden states; what these latents offer is `held` from now on."""
         query, mouse = self._mouse_latents(x, clip)
-        mixed = attend_in_turn(query, mouse, held.mouse, rows, EACH_COLUMN)
+        mixed = attend_in_turn(query, mouse, held.mouse, rows, EACH_COLUMN, self.attend)
         x = x + self.proj_mouse(mixed.flatten(-2))
         keyboard = KeyValue(*(part.transpose(1, 2).unsqueeze(2) for part in clip.keyboard))
         mixed = attend_in_turn(self._keyboard_query(x, clip), keyboard, held.keyboard, rows, ALL_TOKENS)
@@ -208,7 +209,7 @@ class ActionModule(nn.Module):
         latents, offered = self._mouse_latents(x, clip)
         query, keys = EACH_COLUMN.split(latents), KeyValue(*map(EACH_COLUMN.split, offered))
         # a latent alone has one key at each position: attention is its value
-        mixed = keys.value if alone else attend(query, keys.after(past), Context(context, context))
+        mixed = keys.value if alone else self.attend(query, keys.after(past), Context(context, context))
         return self.proj_mouse(EACH_COLUMN.join(mixed, latents.shape).flatten(-2)), keys
 
     def _mouse_latents(self, x: Tensor, clip: ActionClip) -> tuple[Tensor, KeyValue]:

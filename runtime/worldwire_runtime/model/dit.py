@@ -211,9 +211,36 @@ class DiT(nn.Module):
         time = self._embed_time(timestep, latents.shape[2])
         x = self._embed_latents(latents)
         hidden = context if self.config.attention == "cached" else 0
-        for block, clip in zip(self._blocks(), prepared.blocks, strict=True):
-            x, _ = block(x, time.blocks, clip, prepared.rotary, context=hidden)
-        return self._velocity(x[:, context:], time.head[:, context:], latents)
+        *blocks, (last, clip) = zip(self._blocks(), prepared.blocks, strict=True)
+        for block, told in blocks:
+            x, _ = block(x, time.blocks, told, prepared.rotary, context=hidden)
+        x = self._behind_context(last, x, time.blocks, clip, prepared.rotary, context)
+        return self._velocity(x, time.head[:, context:], latents)
+
+    def _behind_context(
+        self,
+        block: Block,
+        x: Tensor,
+        time: Tensor,
+        clip: BlockClip,
+        rotary: TrunkRotary,
+        context: int,
+    ) -> Tensor:
+        """The last block for what comes after the context: nobody reads what it makes of the context itself.
+
+        Two things need it whole: an action module under `joint`, where the context's actions see those of
+        the new latents, and learning, where what wraps blocks (recomputation, strips) knows only their call.
+        """
+        joint = self.config.attention != "cached"
+        acts = cast(Block, self.blocks[-1]).action_model is not None
+        if not context or torch.is_grad_enabled() or (acts and joint):
+            return block(x, time, clip, rotary, context=0 if joint else context)[0][:, context:]
+        seen, new = (0, context), (context, x.shape[1])
+        past = block.context_keys(
+            x[:, slice(*seen)], time[:, slice(*seen)], clip.part(*seen), rotary.part(*seen)
+        )
+        told = (x[:, slice(*new)], time[:, slice(*new)], clip.part(*new), rotary.part(*new))
+        return block(*told, past=past)[0]
 
     def encode_context(self, latents: Tensor, prepared: PreparedClip) -> ContextCache:
         """Keys and values of the clean context (memory and past) [B, C, context, h, w], once per clip.

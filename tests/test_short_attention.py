@@ -1,0 +1,75 @@
+"""Short attention put into a network: the same results, the kernel only where it fits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_dit import CONTEXT, build, conditions, difference, inputs
+
+from worldwire_runtime import short_attention
+from worldwire_runtime.kernels import native
+from worldwire_runtime.model.attention import Context, KeyValue, attend
+from worldwire_runtime.short_attention import attend_short, is_short, use_short_attention
+
+
+def sequences(queries: int, tokens: int, width: int = 16, dtype=torch.bfloat16):
+    """[S, H, Q, D] and keys and values [S, H, T, D]."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, 2, length, width).to(dtype) for length in (queries, tokens, tokens))
+    return query, KeyValue(key, value)
+
+
+@pytest.mark.parametrize(
+    ("case", "short"),
+    [
+        ({"queries": 10, "tokens": 19}, True),
+        ({"queries": 1, "tokens": 19}, False),  # few enough to be compiled
+        ({"queries": 10, "tokens": 65}, False),
+        ({"queries": 10, "tokens": 19, "width": 24}, False),
+        ({"queries": 10, "tokens": 19, "dtype": torch.float32}, False),
+    ],
+)
+def test_only_what_fits_goes_to_the_kernel(case, short):
+    assert is_short(*sequences(**case)) is short
+
+
+def test_nothing_changes_where_kernels_do_not_run(monkeypatch):
+    monkeypatch.setattr(native, "AVAILABLE", False)
+    model = build()
+    use_short_attention(model)
+    assert model.blocks[0].action_model.attend is attend
+
+
+def test_the_context_is_a_call_of_its_own(monkeypatch):
+    """The leading queries see the leading keys alone."""
+    calls = []
+
+    def kernel(query, key, value):
+        calls.append((query.shape[2], key.shape[2]))
+        return attend(query, KeyValue(key, value))
+
+    monkeypatch.setattr(torch.ops.worldwire, "short_attention", kernel, raising=False)
+    query, keys = sequences(19, 19)
+    got = attend_short(query, keys, Context(9, 9))
+    assert calls == [(9, 9), (10, 19)]
+    assert torch.allclose(got, attend(query, keys, Context(9, 9)))
+
+
+def test_a_network_with_short_attention_is_the_same(monkeypatch):
+    monkeypatch.setattr(short_attention, "DTYPES", (torch.float32,))
+    monkeypatch.setattr(short_attention, "WIDTHS", (12,))
+    monkeypatch.setattr(short_attention, "MAX_FEW_SCORES", 0)
+    monkeypatch.setattr(
+        torch.ops.worldwire,
+        "short_attention",
+        lambda *parts: attend(parts[0], KeyValue(*parts[1:])),
+        raising=False,
+    )
+    model, (latents, timestep) = build(), inputs()
+    with torch.no_grad():
+        prepared = model.prepare(conditions())
+        wanted = model(latents, timestep, prepared, context=CONTEXT)
+        for block in model.blocks[:2]:
+            block.action_model.attend = attend_short
+        got = model(latents, timestep, prepared, context=CONTEXT)
+    assert difference(got, wanted) < 1e-6
