@@ -270,7 +270,7 @@ def halves(inputs):
     """
     query, key, value = inputs
     side = torch.where(torch.rand_like(value[..., :1]) < 0.5, -1, 1)
-    return query + 4, key + side, 0.1 * value + side
+    return query + 4, 0.2 * key + side, 0.1 * value + side
 
 
 @ON_GPU

@@ -219,8 +219,8 @@ def attend(
         value_mean = None if value_mean is None else F.pad(value_mean, (0, added))
     out = _output(query, dtype)
     query, key, value, query_scale = (part.contiguous() for part in (query, key, value, query_scale))
-    per_channel = (part if part is None else part.contiguous() for part in (value_scale, value_mean))
-    factors = (query_scale, *per_channel)
+    scale, mean = (part if part is None else part.contiguous() for part in (value_scale, value_mean))
+    factors = (query_scale, scale, mean)
 
     def run(chosen: Tiles) -> None:
         _launch(query, key, value, factors, tokens, out, chosen)
