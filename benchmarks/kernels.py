@@ -254,7 +254,7 @@ def attending_cases(
         prepare = torch.compile(attention.prepare, dynamic=False)
         return lambda: flash.attend(*prepare(query, key, value), tokens, sizes.dtype, tiles=choice[0])
 
-    choice = flash.CANDIDATES if device == "cuda" else (flash.SMALL,)
+    choice = flash.candidates(tokens, FP8.dtype) if device == "cuda" else (flash.SMALL,)
     methods = {
         "16-bit, cuDNN": sdpa(SDPBackend.CUDNN_ATTENTION),
         **{f"ours {label(tiles)}": kernel(tiles) for tiles in choice},

@@ -120,7 +120,7 @@ def attention(tiles, head):
         "key_desc": f"tensordesc<i8[{tiles.columns}, {width}]>",
         "value_desc": f"tensordesc<fp8e4nv[{width}, {tiles.columns}]>",
         "out": "*bf16",
-    } | dict.fromkeys(("query_scale", "value_scale"), "*fp32")
+    } | dict.fromkeys(("query_scale", "value_scale", "value_mean"), "*fp32")
     constants = {
         "D": width,
         "TILE_Q": tiles.rows,
@@ -169,13 +169,13 @@ def specialised_attention(tiles, head):
         "key_desc": described("i8", [tiles.columns, head]),
         "value_desc": described("fp8e4nv", [head, tiles.columns]),
         "out": "*bf16",
-    } | dict.fromkeys(("query_scale", "value_scale"), "*fp32")
+    } | dict.fromkeys(("query_scale", "value_scale", "value_mean"), "*fp32")
     constants = {
         "D": head,
         "ROWS": rows,
         "TILE_K": tiles.columns,
         "STAGES": tiles.stages,
-        "INTEGER": True,
+        "APART": tiles.apart,
         "SHIFT": flash.SHIFT,
     }
     kernel, limit = flash_specialised.specialised_kernel, specialised.REGISTERS_AT_START
@@ -224,9 +224,12 @@ if __name__ == "__main__":
         "fp8": product("fp8e4nv"),
         "gated": product("i8", "fp32", gated=True),
         "attention": attention(flash.CANDIDATES[0], HEAD),
-        "attention, two programs beside each other": attention(flash.CANDIDATES[2], HEAD),
+        "attention, sums in the tensor cores": attention(flash.CANDIDATES[-1], HEAD),
         "attention of narrow heads": attention(flash.CANDIDATES[0], NARROW_HEAD),
         "attention, specialised": specialised_attention(flash.SPECIALISED[0], HEAD),
+        "attention, specialised, a product beside its softmax": specialised_attention(
+            flash.SPECIALISED[1], HEAD
+        ),
         "int8, specialised": specialised_product(gemm.SPECIALISED[0]),
         "norm": norm(),
         "short": short_sequences(),

@@ -199,8 +199,7 @@ ATTENTION_SHAPES = [
 
 # A running maximum rounds fp8 probabilities at another place, and the interpreter cuts them off.
 FP8_ROUNDING = 0.09 if DEVICE == "cpu" else 0.03
-# Sums that stay in the tensor cores through thousands of keys lose some bits.
-LONG_SUMS = 0.05
+CLIP = 16_720  # tokens
 
 
 def inputs_of_attention(B, H, Q, T, D):
@@ -279,15 +278,60 @@ def test_every_candidate_adds_to_the_residual(tiles):
     assert relative(got, wanted) < 1e-6
 
 
+def halves(inputs):
+    """Queries attend nearly uniformly to one half of the tokens: these values are 1, the others -1.
+
+    The mean of the values is 0, so that subtracting it leaves long sums that do not cancel.
+    """
+    query, key, value = inputs
+    side = torch.where(torch.rand_like(value[..., :1]) < 0.5, -1, 1)
+    return query + 4, 0.2 * key + side, 0.1 * value + side
+
+
 @ON_GPU
+@pytest.mark.parametrize(
+    "hard", [lambda inputs: (*inputs[:2], inputs[2] + 1), halves], ids=["offset", "halves"]
+)
 @pytest.mark.parametrize("tiles", EVERY_ATTENTION, ids=named)
-def test_every_candidate_attends(tiles):
-    """Over a clip's tokens, with values that do not cancel: long sums."""
-    query, key, value = inputs_of_attention(1, 1, 300, 16_720, 128)
-    operands = attention.prepare(query, key, value + 1)
-    got = flash.attend(*operands, 16_720, torch.float32, tiles=tiles)
-    wanted = attention.reference(operands, 16_720, torch.float32)
-    assert relative(got, wanted) < (FP8_ROUNDING if tiles.apart else LONG_SUMS)
+def test_every_candidate_attends(tiles, hard):
+    """Over as many tokens as it may be chosen for, with values that do not cancel: long sums."""
+    tokens = CLIP if tiles.apart else flash.LONGEST_SUM
+    operands = attention.prepare(*hard(inputs_of_attention(1, 1, 300, tokens, 128)))
+    got = flash.attend(*operands, tokens, torch.float32, tiles=tiles)
+    wanted = attention.reference(operands, tokens, torch.float32)
+    assert relative(got, wanted) < FP8_ROUNDING
+
+
+def test_long_fp8_sums_do_not_stay_in_the_tensor_cores(monkeypatch):
+    joined, apart = (Tiles(64, 64, 0, warps=4, stages=3, apart=apart) for apart in (False, True))
+    monkeypatch.setattr(flash, "CANDIDATES", (apart, joined))
+    fp8 = torch.float8_e4m3fn
+    assert flash.candidates(flash.LONGEST_SUM, fp8) == (apart, joined)
+    assert flash.candidates(flash.LONGEST_SUM + 1, fp8) == (apart,)
+    assert flash.candidates(CLIP, torch.bfloat16) == (apart, joined)
+
+
+def test_sums_may_fade_a_block_later():
+    """The order of `flash_specialised`: a block's product joins after the next block's softmax has begun."""
+    scores, value = 4 * torch.randn(5, 6 * 8).double(), torch.randn(6 * 8, 3).double()
+    largest, fade = torch.full((5, 1), float("-inf")).double(), torch.zeros(5, 1).double()
+    total, sums, mixed = torch.zeros(5, 1).double(), torch.zeros(5, 3).double(), torch.zeros(5, 3).double()
+    for block_scores, block_value in zip(scores.split(8, 1), value.split(8), strict=True):
+        new_largest = torch.maximum(largest, block_scores.amax(1, keepdim=True))
+        weights, next_fade = (block_scores - new_largest).exp(), (largest - new_largest).exp()
+        total, largest = total * next_fade + weights.sum(1, keepdim=True), new_largest
+        sums, fade = sums * fade + mixed, next_fade
+        mixed = weights @ block_value
+    got = (sums * fade + mixed) / total
+    torch.testing.assert_close(got, scores.softmax(1) @ value)
+
+
+def test_an_offset_of_the_values_costs_no_precision():
+    """Exact apart from rounding what is left: without subtracting it, an offset of 20 would be all of it."""
+    query, key, value = (torch.randn(1, 2, length, 64, device=DEVICE) for length in (50, 333, 333))
+    offset = 20 * torch.randn(1, 2, 1, 64, device=DEVICE)
+    got = attention.attention(query, key, value + offset) - offset
+    assert relative(got, attention.attention(query, key, value)) < 0.01
 
 
 def test_8_bit_attention_is_near_attention_even_with_offset_keys():

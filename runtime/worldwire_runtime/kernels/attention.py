@@ -8,7 +8,9 @@
             the tokens: that adds the same number to all scores of a query, so the softmax stays as it is,
             and it removes the channels' offsets, which would use up the range
     value   e4m3 [B, H, D, T'] with one scale per channel, tokens last as Hopper's fp8 products want them
-            and in the order of `turned` (T' is T filled up to `TURN`); or the 16-bit values as they came
+            and in the order of `turned` (T' is T filled up to `TURN`), after subtracting each channel's
+            mean over the tokens: probabilities sum to one, so the kernel adds it to the result, exactly,
+            and neither rounding nor the tensor cores' short sums see it; or the 16-bit values as they came
 
 The kernel keeps one tile of queries and walks over blocks of keys with the running maximum of the softmax.
 Probabilities are multiplied by `PROBABILITY_RANGE` before they become e4m3. Idea of smoothing the keys:
@@ -43,6 +45,7 @@ class Operands(NamedTuple):
     key: Tensor
     value: Tensor
     value_scale: Tensor | None  # float32 [B, H, D]; None: 16-bit values [B, H, T, D]
+    value_mean: Tensor | None  # float32 [B, H, D]; None likewise
 
 
 def attention(
@@ -65,10 +68,12 @@ def prepare(
     """Quantises the three inputs."""
     query, query_scale, key = _score_operands(query, key, scores)
     if not fp8_values:
-        return Operands(query, query_scale, key, value.contiguous(), None)
+        return Operands(query, query_scale, key, value.contiguous(), None, None)
+    value_mean = value.float().mean(dim=2)
+    value = value.float() - value_mean[:, :, None]
     value_scale = _scale(value.abs().amax(dim=2), FP8)
-    value8 = (value.float() / value_scale[:, :, None]).to(FP8.dtype)
-    return Operands(query, query_scale, key, _tokens_last(value8), value_scale)
+    value8 = (value / value_scale[:, :, None]).to(FP8.dtype)
+    return Operands(query, query_scale, key, _tokens_last(value8), value_scale, value_mean)
 
 
 def reference(operands: Operands, tokens: int, dtype: torch.dtype) -> Tensor:
@@ -77,17 +82,18 @@ def reference(operands: Operands, tokens: int, dtype: torch.dtype) -> Tensor:
     Probabilities are rounded as in the kernel, relative to the largest one of the row (the kernel's running
     maximum may be lower at first, which changes that rounding alone).
     """
-    query, query_scale, key, value, value_scale = operands
+    query, query_scale, key, value, value_scale, value_mean = operands
     scores = query.float().double() @ key.float().double().transpose(-1, -2)
     scores *= query_scale.double()[..., None]
     weights = torch.exp2(scores - scores.amax(dim=-1, keepdim=True))
     total = weights.sum(dim=-1, keepdim=True)
-    if value_scale is None:
+    if value_scale is None or value_mean is None:
         return ((weights.to(value.dtype).double() @ value.double()) / total).to(dtype)
     rounded = (weights * PROBABILITY_RANGE).float().to(FP8.dtype).double()
     in_order = turned(value.float(), back=True)[..., :tokens]
     mixed = rounded @ in_order.double().transpose(-1, -2)
-    return (mixed * value_scale.double()[:, :, None] / (PROBABILITY_RANGE * total)).to(dtype)
+    mixed = mixed * value_scale.double()[:, :, None] / (PROBABILITY_RANGE * total)
+    return (mixed + value_mean.double()[:, :, None]).to(dtype)
 
 
 def turned(tokens_last: Tensor, *, back: bool = False) -> Tensor:

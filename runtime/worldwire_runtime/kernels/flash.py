@@ -7,8 +7,8 @@ probabilities become the next product's operand without leaving their registers 
 
 A candidate with `apart` sums a block's product with the values apart and adds it in float32, so that the
 tensor cores' shorter fp8 sums never run longer than one block. The others leave the sums in the tensor
-cores, which takes fewer registers: two programs fit on a multiprocessor, and one's softmax runs beside the
-other's products.
+cores, which takes fewer registers, but loses too much where fp8 sums are longer than `LONGEST_SUM`. Two
+programs of few warps fit on a multiprocessor: one's softmax runs beside the other's products.
 """
 
 from __future__ import annotations
@@ -26,20 +26,27 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from worldwire_runtime.kernels import flash_specialised
 from worldwire_runtime.kernels.attention import PROBABILITY_RANGE
 from worldwire_runtime.kernels.gemm import DTYPES
+from worldwire_runtime.kernels.rows import FP8
 from worldwire_runtime.kernels.tuning import Tiles, gpu_name, tuner
 
-# The first is what runs unmeasured. 128x64 with 4 warps and 64x64 are for several programs on a
-# multiprocessor.
+# The first is what runs unmeasured, over any number of tokens. Those of 64 rows are for several programs on
+# a multiprocessor.
 CANDIDATES = (
     Tiles(128, 128, 0, warps=8, stages=2, apart=True),
-    Tiles(128, 128, 0, warps=8, stages=3),
-    Tiles(128, 64, 0, warps=4, stages=3),
-    Tiles(128, 256, 0, warps=8, stages=2),
+    Tiles(128, 128, 0, warps=8, stages=3, apart=True),
+    Tiles(128, 64, 0, warps=8, stages=3, apart=True),
     Tiles(64, 128, 0, warps=4, stages=2, apart=True),
+    Tiles(64, 64, 0, warps=4, stages=3, apart=True),
+    Tiles(128, 128, 0, warps=8, stages=3),
     Tiles(64, 64, 0, warps=4, stages=3),
 )
-"""columns: keys of one step; depth is the head's width."""
+"""columns: keys of one step; depth is the head's width. `candidates` says which may be chosen."""
+LONGEST_SUM = 2048
+"""Tokens whose fp8 products may be summed in the tensor cores. They keep few bits: on an H200 sums of 16,720
+that do not cancel lose 18.8 %, and the loss grows in proportion (about 1 % of 900)."""
 SPECIALISED = (
+    Tiles(128, 128, 0, warps=4, stages=5, specialised=True, apart=True),
+    Tiles(128, 64, 0, warps=4, stages=8, specialised=True, apart=True),
     Tiles(128, 128, 0, warps=4, stages=5, specialised=True),
     Tiles(128, 64, 0, warps=4, stages=8, specialised=True),
 )
@@ -101,6 +108,7 @@ def flash_kernel(
     out,
     query_scale,
     value_scale,
+    value_mean,
     queries,
     tokens,
     out_head,
@@ -149,7 +157,8 @@ def flash_kernel(
     channels = tl.arange(0, D)
     y = mixed / total[:, None]
     if FP8_VALUES:
-        y = y * tl.load(value_scale + head * D + channels)[None, :]
+        mean = tl.load(value_mean + head * D + channels)
+        y = y * tl.load(value_scale + head * D + channels)[None, :] + mean[None, :]
     place = (head // heads).to(tl.int64) * out_batch + (head % heads) * out_head
     place = place + rows[:, None].to(tl.int64) * out_token + channels[None, :]
     tl.store(out + place, y.to(OUT), mask=(rows < queries)[:, None])
@@ -162,11 +171,12 @@ def attention_8bit(
     key: Tensor,
     value: Tensor,
     value_scale: Tensor | None,
+    value_mean: Tensor | None,
     tokens: int,
     dtype: torch.dtype,
 ) -> Tensor:
     """The kernel with its best tiles: [B, H, Q, D] in `dtype`, laid out as [B, Q, H, D] in memory."""
-    return attend(query, query_scale, key, value, value_scale, tokens, dtype)
+    return attend(query, query_scale, key, value, value_scale, value_mean, tokens, dtype)
 
 
 @attention_8bit.register_fake
@@ -176,6 +186,7 @@ def _(
     key: Tensor,
     value: Tensor,
     value_scale: Tensor | None,
+    value_mean: Tensor | None,
     tokens: int,
     dtype: torch.dtype,
 ) -> Tensor:
@@ -188,6 +199,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     value_scale: Tensor | None,
+    value_mean: Tensor | None,
     tokens: int,
     dtype: torch.dtype,
     *,
@@ -204,12 +216,14 @@ def attend(
         query, key = F.pad(query, (0, added)), F.pad(key, (0, added))
         value = F.pad(value, (0, added) if value_scale is None else (0, 0, 0, added))
         value_scale = None if value_scale is None else F.pad(value_scale, (0, added))
+        value_mean = None if value_mean is None else F.pad(value_mean, (0, added))
     out = _output(query, dtype)
     query, key, value, query_scale = (part.contiguous() for part in (query, key, value, query_scale))
-    scales = (query_scale, None if value_scale is None else value_scale.contiguous())
+    scale, mean = (part if part is None else part.contiguous() for part in (value_scale, value_mean))
+    factors = (query_scale, scale, mean)
 
     def run(chosen: Tiles) -> None:
-        _launch(query, key, value, scales, tokens, out, chosen)
+        _launch(query, key, value, factors, tokens, out, chosen)
 
     run(tiles or _best(query, value, tokens, run))
     return _output(query[..., :width], dtype).copy_(out[..., :width]) if added else out
@@ -226,30 +240,36 @@ def _best(query: Tensor, value: Tensor, tokens: int, run: Callable[[Tiles], None
     batch, heads, queries, width = query.shape
     types = f"{query.dtype} {value.dtype}"
     key = f"attention, {gpu_name(query.device)}, {batch * heads}x{queries}x{tokens}x{width}, {types}"
-    return tuner().best(key, CANDIDATES, run)
+    return tuner().best(key, candidates(tokens, value.dtype), run)
+
+
+def candidates(tokens: int, values: torch.dtype) -> tuple[Tiles, ...]:
+    """The tiles that sum so many values of this format well enough, the one that runs unmeasured first."""
+    short = values != FP8.dtype or tokens <= LONGEST_SUM
+    return tuple(tiles for tiles in CANDIDATES if tiles.apart or short)
 
 
 def _launch(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    scales: tuple[Tensor, Tensor | None],
+    factors: tuple[Tensor, Tensor | None, Tensor | None],
     tokens: int,
     out: Tensor,
     tiles: Tiles,
 ) -> None:
     batch, heads, queries, width = query.shape
     if tiles.specialised:
-        flash_specialised.launch(query, key, value, *scales, tokens, out, tiles, SHIFT)
+        flash_specialised.launch(query, key, value, *factors, tokens, out, tiles, SHIFT)
         return
-    fp8 = scales[1] is not None
+    fp8 = factors[1] is not None
     value_tile = [width, tiles.columns] if fp8 else [tiles.columns, width]
     flash_kernel[(triton.cdiv(queries, tiles.rows), batch * heads)](
         TensorDescriptor.from_tensor(query.flatten(0, 2), [tiles.rows, width]),
         TensorDescriptor.from_tensor(key.flatten(0, 2), [tiles.columns, width]),
         TensorDescriptor.from_tensor(value.flatten(0, 2), value_tile),
         out,
-        *scales,
+        *factors,
         queries,
         tokens,
         out.stride(1),

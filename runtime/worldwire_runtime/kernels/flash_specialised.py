@@ -6,8 +6,10 @@ the queries each, compute: a group issues the scores of the next block, works on
 meanwhile, and multiplies by the values; while it waits for that product, the other group's softmax has the
 multiprocessor.
 
-Scores of int8 or e4m3, values in e4m3, whose sums stay in the tensor cores. Blocks come in the order of
-`flash`: the last one, which alone is masked, first.
+Scores of int8 or e4m3, values in e4m3. Blocks come in the order of `flash`: the last one, which alone is
+masked, first. Sums stay in the tensor cores, or (`apart`) a block's product starts from zero and joins them
+in float32. Registers then decide what runs beside a group's own softmax: with blocks of up to `OVERLAPPED`
+keys the product with the values; with longer ones nothing, only the other group's products.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from worldwire_runtime.kernels.specialised import (
 from worldwire_runtime.kernels.tuning import Tiles
 
 SCORE_TYPES = {torch.int8: gl.int8, torch.float8_e4m3fn: gl.float8e4nv}
+OVERLAPPED = gl.constexpr(64)
 WIDTHS = (32, 64, 128)
 """Of a head; more would not fit into a group's registers."""
 
@@ -66,13 +69,130 @@ def weigh(scores, scale, largest, total, SHIFT: gl.constexpr):
 
 
 @gluon.jit
-def issue_mixing(weights, fade, sums, value, ROWS: gl.constexpr, TILE_K: gl.constexpr, MIXED: gl.constexpr):
-    """Begins faded sums + probabilities, in e4m3 in the order of `attention.turned`, times values."""
+def faded(sums, fade, MIXED: gl.constexpr):
+    """Sums over earlier blocks by the newer maximum."""
+    return sums * gl.convert_layout(fade, gl.SliceLayout(1, MIXED))[:, None]
+
+
+@gluon.jit
+def issue_scores(query, keys, ROWS: gl.constexpr, TILE_K: gl.constexpr):
+    """Begins the scores of a block."""
+    SUM: gl.constexpr = gl.int32 if query.dtype == gl.int8 else gl.float32
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [GROUP_WARPS, 1], [16, TILE_K, 32])
+    unused = gl.full([ROWS, TILE_K], 0, SUM, SCORES)
+    return warpgroup_mma(query, keys.permute([1, 0]), unused, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def issue_mixing(
+    weights,
+    sums,
+    value,
+    ROWS: gl.constexpr,
+    TILE_K: gl.constexpr,
+    MIXED: gl.constexpr,
+    ADDED: gl.constexpr,
+):
+    """Begins probabilities, in e4m3 in the order of `attention.turned`, times values; ADDED: to the sums."""
     factor = gl.reshape(weights.to(gl.float8e4nv), [ROWS, TILE_K // 16, 2, 4, 2])
     factor = gl.reshape(gl.permute(factor, [0, 1, 3, 2, 4]), [ROWS, TILE_K])
     factor = gl.convert_layout(factor, gl.DotOperandLayout(0, MIXED, 4))
-    sums = sums * gl.convert_layout(fade, gl.SliceLayout(1, MIXED))[:, None]
-    return warpgroup_mma(factor, value.permute([1, 0]), sums, is_async=True)
+    return warpgroup_mma(factor, value.permute([1, 0]), sums, use_acc=ADDED, is_async=True)
+
+
+@gluon.jit
+def sum_joined(
+    query,
+    keys,
+    values,
+    barriers,
+    state,
+    blocks,
+    ROWS: gl.constexpr,
+    TILE_K: gl.constexpr,
+    STAGES: gl.constexpr,
+    SHIFT: gl.constexpr,
+):
+    """Weighted sums of the values, in the tensor cores, and the sum of the weights.
+
+    state: scores of the first block, the queries' scale, zeros to begin with.
+    """
+    _, keys_here, values_here, used = barriers
+    scores, scale, sums = state
+    MIXED: gl.constexpr = sums.type.layout
+    largest = gl.full([ROWS], float("-inf"), gl.float32, scale.type.layout)
+    total = gl.full([ROWS], 0.0, gl.float32, scale.type.layout)
+    for block in range(blocks - 1):
+        stage, ahead = block % STAGES, (block + 1) % STAGES
+        mbarrier.wait(keys_here.index(ahead), ((block + 1) // STAGES) & 1)
+        coming = issue_scores(query, keys.index(ahead), ROWS, TILE_K)
+        weights, fade, largest, total = weigh(scores, scale, largest, total, SHIFT)
+        mbarrier.wait(values_here.index(stage), (block // STAGES) & 1)
+        sums = faded(sums, fade, MIXED)
+        mixed = issue_mixing(weights, sums, values.index(stage), ROWS, TILE_K, MIXED, True)
+        scores = warpgroup_mma_wait(1, deps=[coming]).to(gl.float32)
+        sums = warpgroup_mma_wait(0, deps=[mixed])
+        mbarrier.arrive(used.index(stage), count=1)
+    weights, fade, largest, total = weigh(scores, scale, largest, total, SHIFT)
+    stage = (blocks - 1) % STAGES
+    mbarrier.wait(values_here.index(stage), ((blocks - 1) // STAGES) & 1)
+    sums = faded(sums, fade, MIXED)
+    mixed = issue_mixing(weights, sums, values.index(stage), ROWS, TILE_K, MIXED, True)
+    return warpgroup_mma_wait(0, deps=[mixed]), total
+
+
+@gluon.jit
+def sum_apart(
+    query,
+    keys,
+    values,
+    barriers,
+    state,
+    blocks,
+    ROWS: gl.constexpr,
+    TILE_K: gl.constexpr,
+    STAGES: gl.constexpr,
+    SHIFT: gl.constexpr,
+):
+    """The same, each block's product added in float32.
+
+    A fade belongs to the sums over the blocks before its own: the next one waits until this block is added.
+    """
+    _, keys_here, values_here, used = barriers
+    scores, scale, no_sums = state
+    MIXED: gl.constexpr = no_sums.type.layout
+    largest = gl.full([ROWS], float("-inf"), gl.float32, scale.type.layout)
+    total = gl.full([ROWS], 0.0, gl.float32, scale.type.layout)
+    sums = no_sums
+    weights, fade, largest, total = weigh(scores, scale, largest, total, SHIFT)
+    for block in range(blocks - 1):
+        stage, ahead = block % STAGES, (block + 1) % STAGES
+        keys_parity, values_parity = ((block + 1) // STAGES) & 1, (block // STAGES) & 1
+        if TILE_K <= OVERLAPPED:
+            mbarrier.wait(keys_here.index(ahead), keys_parity)
+            coming = issue_scores(query, keys.index(ahead), ROWS, TILE_K)
+            mbarrier.wait(values_here.index(stage), values_parity)
+            mixed = issue_mixing(weights, no_sums, values.index(stage), ROWS, TILE_K, MIXED, False)
+            scores = warpgroup_mma_wait(1, deps=[coming]).to(gl.float32)
+            weights, next_fade, largest, total = weigh(scores, scale, largest, total, SHIFT)
+            mixed = warpgroup_mma_wait(0, deps=[mixed])
+            mbarrier.arrive(used.index(stage), count=1)
+            sums = faded(sums, fade, MIXED) + mixed
+            fade = next_fade
+        else:
+            mbarrier.wait(values_here.index(stage), values_parity)
+            mixed = issue_mixing(weights, no_sums, values.index(stage), ROWS, TILE_K, MIXED, False)
+            mbarrier.wait(keys_here.index(ahead), keys_parity)
+            coming = issue_scores(query, keys.index(ahead), ROWS, TILE_K)
+            mixed = warpgroup_mma_wait(1, deps=[mixed])
+            mbarrier.arrive(used.index(stage), count=1)
+            sums = faded(sums, fade, MIXED) + mixed
+            scores = warpgroup_mma_wait(0, deps=[coming]).to(gl.float32)
+            weights, fade, largest, total = weigh(scores, scale, largest, total, SHIFT)
+    stage = (blocks - 1) % STAGES
+    mbarrier.wait(values_here.index(stage), ((blocks - 1) // STAGES) & 1)
+    mixed = issue_mixing(weights, no_sums, values.index(stage), ROWS, TILE_K, MIXED, False)
+    return faded(sums, fade, MIXED) + warpgroup_mma_wait(0, deps=[mixed]), total
 
 
 @gluon.jit
@@ -86,51 +206,38 @@ def attend_rows(
     ROWS: gl.constexpr,
     TILE_K: gl.constexpr,
     STAGES: gl.constexpr,
-    INTEGER: gl.constexpr,
+    APART: gl.constexpr,
     SHIFT: gl.constexpr,
 ):
     """A computing group: one half of the program's queries, over all blocks."""
     query, keys, values = buffers
-    query_here, keys_here, values_here, used = barriers
-    out, query_scale, value_scale, head, first, queries, tokens, blocks = problem
+    query_here, keys_here, _, _ = barriers
+    out, query_scale, value_scale, value_mean, head, first, queries, tokens, blocks = problem
     out_head, out_token, heads, out_batch = strides
-    SUM: gl.constexpr = gl.int32 if INTEGER else gl.float32
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [GROUP_WARPS, 1], [16, TILE_K, 32])
     MIXED: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [GROUP_WARPS, 1], [16, D, 32])
     ROW: gl.constexpr = gl.SliceLayout(1, SCORES)
     query = query.index(half)
     rows = first + half * ROWS + gl.arange(0, ROWS, layout=ROW)
     scale = gl.load(query_scale + head.to(gl.int64) * queries + rows, mask=rows < queries, other=1.0)
-    largest = gl.full([ROWS], float("-inf"), gl.float32, ROW)
-    total = gl.full([ROWS], 0.0, gl.float32, ROW)
-    unused = gl.full([ROWS, TILE_K], 0, SUM, SCORES)
-    sums = gl.full([ROWS, D], 0.0, gl.float32, MIXED)
+    no_sums = gl.full([ROWS, D], 0.0, gl.float32, MIXED)
 
     mbarrier.wait(query_here, 0)
     mbarrier.wait(keys_here.index(0), 0)
-    coming = warpgroup_mma(query, keys.index(0).permute([1, 0]), unused, use_acc=False, is_async=True)
+    coming = issue_scores(query, keys.index(0), ROWS, TILE_K)
     scores = warpgroup_mma_wait(0, deps=[coming]).to(gl.float32)
     inside = ((blocks - 1) * TILE_K + gl.arange(0, TILE_K, layout=gl.SliceLayout(0, SCORES))) < tokens
     scores = gl.where(inside[None, :], scores, float("-inf"))
-    for block in range(blocks - 1):
-        stage, ahead = block % STAGES, (block + 1) % STAGES
-        mbarrier.wait(keys_here.index(ahead), ((block + 1) // STAGES) & 1)
-        coming = warpgroup_mma(query, keys.index(ahead).permute([1, 0]), unused, use_acc=False, is_async=True)
-        weights, fade, largest, total = weigh(scores, scale, largest, total, SHIFT)
-        mbarrier.wait(values_here.index(stage), (block // STAGES) & 1)
-        mixed = issue_mixing(weights, fade, sums, values.index(stage), ROWS, TILE_K, MIXED)
-        scores = warpgroup_mma_wait(1, deps=[coming]).to(gl.float32)
-        sums = warpgroup_mma_wait(0, deps=[mixed])
-        mbarrier.arrive(used.index(stage), count=1)
-    weights, fade, largest, total = weigh(scores, scale, largest, total, SHIFT)
-    stage = (blocks - 1) % STAGES
-    mbarrier.wait(values_here.index(stage), ((blocks - 1) // STAGES) & 1)
-    mixed = issue_mixing(weights, fade, sums, values.index(stage), ROWS, TILE_K, MIXED)
-    sums = warpgroup_mma_wait(0, deps=[mixed])
+    state = (scores, scale, no_sums)
+    if APART:
+        sums, total = sum_apart(query, keys, values, barriers, state, blocks, ROWS, TILE_K, STAGES, SHIFT)
+    else:
+        sums, total = sum_joined(query, keys, values, barriers, state, blocks, ROWS, TILE_K, STAGES, SHIFT)
 
     channels = gl.arange(0, D, layout=gl.SliceLayout(0, MIXED))
     y = sums / gl.convert_layout(total, gl.SliceLayout(1, MIXED))[:, None]
-    y = y * gl.load(value_scale + head * D + channels)[None, :]
+    mean = gl.load(value_mean + head * D + channels)
+    y = y * gl.load(value_scale + head * D + channels)[None, :] + mean[None, :]
     rows = gl.convert_layout(rows, gl.SliceLayout(1, MIXED))
     place = (head // heads).to(gl.int64) * out_batch + (head % heads) * out_head
     place = place + rows[:, None].to(gl.int64) * out_token + channels[None, :]
@@ -145,6 +252,7 @@ def specialised_kernel(
     out,
     query_scale,
     value_scale,
+    value_mean,
     queries,
     tokens,
     out_head,
@@ -155,7 +263,7 @@ def specialised_kernel(
     ROWS: gl.constexpr,
     TILE_K: gl.constexpr,
     STAGES: gl.constexpr,
-    INTEGER: gl.constexpr,
+    APART: gl.constexpr,
     SHIFT: gl.constexpr,
 ):
     """Program (i, h): queries i * 2 * ROWS ... of head h of all batches, as `flash.flash_kernel` has them."""
@@ -181,13 +289,19 @@ def specialised_kernel(
         async_load(query_desc, [place, 0], query_here, query.index(half))
     buffers = (query, keys, values)
     barriers = (query_here, keys_here, values_here, used)
-    problem = (out, query_scale, value_scale, head, first, queries, tokens, blocks)
+    problem = (out, query_scale, value_scale, value_mean, head, first, queries, tokens, blocks)
     strides = (out_head, out_token, heads, out_batch)
     copied = (key_desc, value_desc, head * tokens, head * D, blocks, (blocks - 1) * TILE_K)
     gl.warp_specialize(
         [
-            (attend_rows, (0, buffers, barriers, problem, strides, D, ROWS, TILE_K, STAGES, INTEGER, SHIFT)),
-            (attend_rows, (1, buffers, barriers, problem, strides, D, ROWS, TILE_K, STAGES, INTEGER, SHIFT)),
+            (
+                attend_rows,
+                (0, buffers, barriers, problem, strides, D, ROWS, TILE_K, STAGES, APART, SHIFT),
+            ),
+            (
+                attend_rows,
+                (1, buffers, barriers, problem, strides, D, ROWS, TILE_K, STAGES, APART, SHIFT),
+            ),
             (copy_blocks, (buffers, barriers, copied, TILE_K, STAGES)),
         ],
         [GROUP_WARPS, 1],
@@ -201,6 +315,7 @@ def launch(
     value: Tensor,
     query_scale: Tensor,
     value_scale: Tensor | None,
+    value_mean: Tensor | None,
     tokens: int,
     out: Tensor,
     tiles: Tiles,
@@ -220,6 +335,7 @@ def launch(
         out,
         query_scale,
         value_scale,
+        value_mean,
         queries,
         tokens,
         out.stride(1),
@@ -230,7 +346,7 @@ def launch(
         ROWS=rows,
         TILE_K=tiles.columns,
         STAGES=tiles.stages,
-        INTEGER=query.dtype == torch.int8,
+        APART=tiles.apart,
         SHIFT=shift,
         num_warps=tiles.warps,
         maxnreg=REGISTERS_AT_START,
