@@ -23,14 +23,36 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from worldwire_runtime.kernels import flash, flash_specialised, gemm, gemm_specialised, prologue, specialised
+from worldwire_runtime.kernels import (
+    flash,
+    flash_specialised,
+    gemm,
+    gemm_specialised,
+    prologue,
+    specialised,
+    turned,
+)
 
 HOPPER = GPUTarget("cuda", 90, 32)
 GLUON_TYPES = {"i8": gl.int8, "fp8e4nv": gl.float8e4nv, "bf16": gl.bfloat16}
 HEAD, NARROW_HEAD = 128, 16
 MANY_ROWS = 16_720
+HEADS, TIMED = 24, 44  # of the 5B world, and columns of a head that turn with time
 RESULTS = {"bf16": (torch.bfloat16, tl.bfloat16), "fp32": (torch.float32, tl.float32)}
-ALIGNED = ("M", "N", "K", "queries", "tokens", "gate_stride", "out_head", "out_token", "out_batch")
+ALIGNED = (
+    "M",
+    "N",
+    "K",
+    "queries",
+    "tokens",
+    "gate_stride",
+    "out_head",
+    "out_token",
+    "out_batch",
+    "query_stride",
+    "key_stride",
+    "time_stride",
+)
 
 
 def compiled(kernel, types, constants, tiles=None, **options):
@@ -188,6 +210,24 @@ def norm():
     return compiled(prologue.prologue_kernel, types, constants)
 
 
+def turning():
+    """Norms and rotation."""
+    tables = ("time_cos", "time_sin", "space_cos", "space_sin")
+    rows = ("query", "key", "query_weight", "key_weight", "turned_query", "turned_key")
+    types = dict.fromkeys(tables, "*fp32") | dict.fromkeys(rows, "*bf16") | {"eps": "fp32"}
+    first, rest = turned.tiles(HEADS)
+    constants = {
+        "TIMED": TIMED,
+        "HEADS": HEADS,
+        "TABLES": HEADS,
+        "D": HEAD,
+        "FIRST": first,
+        "REST": rest,
+        "LATENTS": turned.LATENTS,
+    }
+    return compiled(turned.turned_kernel, types, constants, num_warps=turned.WARPS)
+
+
 def every_candidate():
     """Name and report of each, int8."""
     for tiles in dict.fromkeys((*gemm.CANDIDATES, *gemm.FEW_ROWS_CANDIDATES)):
@@ -215,6 +255,7 @@ if __name__ == "__main__":
         "attention, specialised": specialised_attention(flash.SPECIALISED[0], HEAD),
         "int8, specialised": specialised_product(gemm.SPECIALISED[0]),
         "norm": norm(),
+        "norms and rotation": turning(),
     }
     if "--all" in sys.argv:
         found |= dict(every_candidate())

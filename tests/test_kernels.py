@@ -317,5 +317,5 @@ def test_kernels_compile_for_hopper_without_a_gpu(tmp_path):
     for name, kernel in found.items():
         assert kernel["shared"] <= 227 * 1024, name
         assert kernel["spilled"] == 0, name
-        assert name == "norm" or (kernel["wgmma"] and kernel["copies"]), name
+        assert name.startswith("norm") or (kernel["wgmma"] and kernel["copies"]), name
         assert not kernel["serialised"], name

@@ -1,0 +1,37 @@
+"""What stands between 8-bit products, in one pass over memory each: from outside, on GPUs with Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from worldwire_runtime.kernels import native
+from worldwire_runtime.model.attention import RMSNorm
+from worldwire_runtime.model.blocks import Block, turn
+from worldwire_runtime.model.dit import DiT
+from worldwire_runtime.model.rope import TrunkRotary, timed_pairs
+
+
+def use_row_kernels(dit: DiT) -> None:
+    """Where queries, keys and values come from one layer, `kernels.turned`."""
+    native.register()
+    for block in cast(Sequence[Block], dit.blocks):
+        if block.self_attn.joined is not None:
+            block.self_attn.turn = turn_at_once
+
+
+def turn_at_once(
+    query: Tensor, key: Tensor, norms: tuple[RMSNorm, RMSNorm], rotary: TrunkRotary, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`model.blocks.turn`, without gradients."""
+    head = rotary.space.cos.shape[-1]
+    narrow = head & (head - 1)  # the kernel's heads are powers of two
+    if narrow or not (query.is_cuda and native.AVAILABLE):
+        return turn(query, key, norms, rotary, dtype)
+    weights = [norm.weight for norm in norms]
+    timed = 2 * timed_pairs(head)
+    tables = (*rotary.time, *rotary.space)
+    return torch.ops.worldwire.turned_rows(query, key, *weights, *tables, timed, norms[0].eps, dtype)
