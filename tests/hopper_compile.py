@@ -49,6 +49,8 @@ ALIGNED = (
     "out_head",
     "out_token",
     "out_batch",
+    "width",
+    "modulation_stride",
     "query_stride",
     "key_stride",
     "time_stride",
@@ -200,7 +202,8 @@ def norm():
     types = dict.fromkeys(("x", "shift", "scale", "row_scale"), "*fp32") | {"values": "*i8", "eps": "fp32"}
     constants = {
         "gain": None,
-        "BLOCK": 4096,
+        "FIRST": 2048,
+        "REST": 1024,
         "HAS_GAIN": False,
         "INTEGER": True,
         "LARGEST": 127.0,

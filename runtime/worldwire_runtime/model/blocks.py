@@ -171,6 +171,7 @@ class Block(nn.Module):
         super().__init__()
         dim = config.dim
         self.eps = config.eps
+        self.modulate = modulate  # other arithmetic is put here from outside
         self.modulation = nn.Parameter(torch.randn(1, MODULATIONS, dim) / dim**0.5)
         self.self_attn = SelfAttention(config)
         self.action_model = (
@@ -214,7 +215,7 @@ class Block(nn.Module):
         behind `past` are attended to but not computed. With `alone` each latent sees only itself.
         """
         shift, scale, gate, *ffn = (self.modulation + time).unbind(-2)
-        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
+        y = self.modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
         y, keys = self.self_attn(y, rotary, context, past.attention if past else None, alone)
         x = self._listen(gated_add(x, y, gate), clip)
         action = None
@@ -234,7 +235,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """Hidden states after this block; what these latents offer is `held` from now on, see `Rows`."""
         shift, scale, gate, *ffn = (self.modulation + time).unbind(-2)
-        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
+        y = self.modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
         y = self.self_attn.roll(y, rotary, held.attention, rows)
         x = self._listen(gated_add(x, y, gate), clip)
         if self.action_model is not None and clip.action is not None and held.action is not None:
@@ -253,7 +254,7 @@ class Block(nn.Module):
 
     def _think(self, x: Tensor, clip: BlockClip, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         """The feed-forward layers."""
-        y = self.ffn(modulate(x, shift, scale, self.eps, clip.camera_scale.dtype))
+        y = self.ffn(self.modulate(x, shift, scale, self.eps, clip.camera_scale.dtype))
         return gated_add(x, y, gate)
 
     def context_keys(
@@ -269,7 +270,7 @@ class Block(nn.Module):
         if self.action_model is not None:
             return self(x, time, clip, rotary, past=past, alone=alone)[1]
         shift, scale = (self.modulation + time).unbind(-2)[:2]
-        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
+        y = self.modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
         return BlockCache(self.self_attn.keys(y, rotary), None)
 
 

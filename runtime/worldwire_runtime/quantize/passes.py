@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldwire_runtime.kernels import native
 from worldwire_runtime.model.attention import RMSNorm
 from worldwire_runtime.model.blocks import Block, turn
 from worldwire_runtime.model.dit import DiT
 from worldwire_runtime.model.rope import TrunkRotary, timed_pairs
+from worldwire_runtime.quantize.linear import QuantLinear, modulate_later
 
 
 def use_row_kernels(dit: DiT) -> None:
-    """Where queries, keys and values come from one layer, `kernels.turned`."""
+    """`kernels.turned` where queries, keys and values come from one layer, `kernels.prologue` where all that
+    is modulated goes through 8-bit layers.
+    """
     native.register()
     for block in cast(Sequence[Block], dit.blocks):
-        if block.self_attn.joined is not None:
-            block.self_attn.turn = turn_at_once
+        attention = block.self_attn
+        if attention.joined is not None:
+            attention.turn = turn_at_once
+        readers: tuple[nn.Module, ...] = (attention.q, attention.k, attention.v, block.ffn[0])
+        if all(isinstance(layer, QuantLinear) for layer in readers):
+            block.modulate = cast(Any, modulate_later)
 
 
 def turn_at_once(
