@@ -31,14 +31,31 @@ from worldwire_runtime.kernels import (
     prologue,
     short,
     specialised,
+    turned,
 )
 
 HOPPER = GPUTarget("cuda", 90, 32)
 GLUON_TYPES = {"i8": gl.int8, "fp8e4nv": gl.float8e4nv, "bf16": gl.bfloat16}
 HEAD, NARROW_HEAD = 128, 16
 MANY_ROWS = 16_720
+HEADS, TIMED = 24, 44  # of the 5B world, and columns of a head that turn with time
 RESULTS = {"bf16": (torch.bfloat16, tl.bfloat16), "fp32": (torch.float32, tl.float32)}
-ALIGNED = ("M", "N", "K", "queries", "tokens", "gate_stride", "out_head", "out_token", "out_batch")
+ALIGNED = (
+    "M",
+    "N",
+    "K",
+    "queries",
+    "tokens",
+    "gate_stride",
+    "out_head",
+    "out_token",
+    "out_batch",
+    "width",
+    "modulation_stride",
+    "query_stride",
+    "key_stride",
+    "time_stride",
+)
 
 
 def compiled(kernel, types, constants, tiles=None, **options):
@@ -186,7 +203,8 @@ def norm():
     types = dict.fromkeys(("x", "shift", "scale", "row_scale"), "*fp32") | {"values": "*i8", "eps": "fp32"}
     constants = {
         "gain": None,
-        "BLOCK": 4096,
+        "FIRST": 2048,
+        "REST": 1024,
         "HAS_GAIN": False,
         "INTEGER": True,
         "LARGEST": 127.0,
@@ -200,6 +218,24 @@ def short_sequences():
     types = dict.fromkeys(("query", "key", "value", "out"), "*bf16")
     constants = {"SCALE": 0.18, "D": 64, "TILE_Q": 32, "TILE_K": 32}
     return compiled(short.short_kernel, types, constants, num_warps=1)
+
+
+def turning():
+    """Norms and rotation."""
+    tables = ("time_cos", "time_sin", "space_cos", "space_sin")
+    rows = ("query", "key", "query_weight", "key_weight", "turned_query", "turned_key")
+    types = dict.fromkeys(tables, "*fp32") | dict.fromkeys(rows, "*bf16") | {"eps": "fp32"}
+    first, rest = turned.tiles(HEADS)
+    constants = {
+        "TIMED": TIMED,
+        "HEADS": HEADS,
+        "TABLES": HEADS,
+        "D": HEAD,
+        "FIRST": first,
+        "REST": rest,
+        "LATENTS": turned.LATENTS,
+    }
+    return compiled(turned.turned_kernel, types, constants, num_warps=turned.WARPS)
 
 
 def every_candidate():
@@ -233,6 +269,7 @@ if __name__ == "__main__":
         "int8, specialised": specialised_product(gemm.SPECIALISED[0]),
         "norm": norm(),
         "short": short_sequences(),
+        "norms and rotation": turning(),
     }
     if "--all" in sys.argv:
         found |= dict(every_candidate())

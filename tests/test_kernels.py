@@ -139,7 +139,7 @@ def test_layers_that_the_copy_engine_cannot_take_are_refused():
 
 @KINDS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize(("width", "smooth"), [(80, False), (80, True), (32, False)])
+@pytest.mark.parametrize(("width", "smooth"), [(80, False), (80, True), (32, False), (90, True)])
 def test_norm_modulation_and_quantisation_in_one_pass(kind, dtype, width, smooth):
     latents, tokens = 3, 5
     x = (3 * torch.randn(latents * tokens, width, device=DEVICE) + 1).to(dtype)
@@ -376,5 +376,5 @@ def test_kernels_compile_for_hopper_without_a_gpu(tmp_path):
     for name, kernel in found.items():
         assert kernel["shared"] <= 227 * 1024, name
         assert kernel["spilled"] == 0, name
-        assert name in ("norm", "short") or (kernel["wgmma"] and kernel["copies"]), name
+        assert name == "short" or name.startswith("norm") or (kernel["wgmma"] and kernel["copies"]), name
         assert not kernel["serialised"], name

@@ -143,7 +143,7 @@ def test_a_network_with_joined_projections_gives_the_same():
     dit = network()
     quantise(dit, Quantization("int8", "attention"))
     saved, attention = set(dit.state_dict()), dit.blocks[0].self_attn
-    y, rotary = torch.randn(1, 2, 6, 32), trunk_rotary(torch.arange(2)[None], (2, 3), 2, 16, 0.8).joined()
+    y, rotary = torch.randn(1, 2, 6, 32), trunk_rotary(torch.arange(2)[None], (2, 3), 2, 16, 0.8)
     wanted = attention(y, rotary, 0, None)
     join_projections(dit)
     got = attention(y, rotary, 0, None)

@@ -137,7 +137,8 @@ def reference(world: World, session: Session, turns: list[Turn], noise: torch.Te
 def masked_self_attention(attend):
     def forward(self, y, rotary, context, past, alone=False):
         keys = self.keys(y, rotary)
-        query = blocks.rotate(self._heads(self.norm_q(self.q(y))), rotary).flatten(1, 2).transpose(1, 2)
+        tables = rotary.joined()
+        query = blocks.rotate(self._heads(self.norm_q(self.q(y))), tables).flatten(1, 2).transpose(1, 2)
         return self._merge(attend(query, keys), y.shape[1]), keys
 
     return forward

@@ -37,6 +37,7 @@ from worldwire_runtime.model.vae import VAE
 from worldwire_runtime.quantize.attention import use_8bit_attention
 from worldwire_runtime.quantize.config import quantization_of
 from worldwire_runtime.quantize.layers import join_projections
+from worldwire_runtime.quantize.passes import use_row_kernels
 from worldwire_runtime.released.rules import ReleasedRules
 from worldwire_runtime.rolling import RollingContext
 from worldwire_runtime.rules import OwnRules, Rules
@@ -184,6 +185,7 @@ class World:
             use_short_attention(dit)
         if self.config.experts is None or not self.config.experts.offload:  # moved apart, weights are apart
             join_projections(dit)
+        use_row_kernels(dit)
         compiled, graphs = bool(self.speed.compiled), bool(self.speed.graphs)
         return Denoiser(
             dit, self.config.sampler.shift, compiled=compiled, graphs=graphs, tell=tell, device=self.device

@@ -4,6 +4,7 @@
 `linear`     a linear layer of two such matrices: the definition, and the choice of the fastest equal of it
 `gemm`       Triton: the matrix product with scales, bias, GELU or gate and residual in its epilogue
 `prologue`   Triton: layer norm, modulation and quantisation in one pass
+`turned`     Triton: norm and rotation of queries and keys in one pass
 `attention`  attention with 8-bit scores and products: the definition and its preparation
 `flash`      Triton: the kernel of `attention`
 `gemm_specialised`, `flash_specialised`  Gluon: the same two with roles for groups of warps, on Hopper alone

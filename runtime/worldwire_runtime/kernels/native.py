@@ -15,4 +15,4 @@ AVAILABLE = importlib.util.find_spec("triton") is not None and torch.cuda.is_ava
 def register() -> None:
     """Imports the kernels where they can run, so that `torch.ops.worldwire` holds them."""
     if AVAILABLE:
-        from worldwire_runtime.kernels import flash, gemm, prologue, short  # noqa: F401
+        from worldwire_runtime.kernels import flash, gemm, prologue, short, turned  # noqa: F401

@@ -94,18 +94,21 @@ class SelfAttention(Attention):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)
         self.joined: nn.Module | None = None  # q, k and v as one layer are put here from outside
+        self.turn = turn  # as is other arithmetic
 
     def hold(self, places: int, tokens: int, like: Tensor) -> Held:
         """Room for the keys and values of so many latents of `tokens` tokens."""
         shape = (like.shape[0], places, tokens, self.heads, len(self.norm_k.weight) // self.heads)
         return Held(like.new_zeros(shape), like.new_zeros(shape))
 
-    def keys(self, y: Tensor, rotary: Rotary) -> KeyValue:
+    def keys(self, y: Tensor, rotary: TrunkRotary) -> KeyValue:
         """Keys and values [B, H, F * N, D] of tokens [B, F, N, d]."""
-        return KeyValue(*map(ALL_TOKENS.split, self._keys(self.k(y), self.v(y), rotary)))
+        key, value = self.k(y), self.v(y)
+        key = turned(key, self.norm_k, rotary.joined(), value.dtype)
+        return KeyValue(*map(ALL_TOKENS.split, (key, self._heads(value))))
 
     def forward(
-        self, y: Tensor, rotary: Rotary, context: int, past: KeyValue | None, alone: bool = False
+        self, y: Tensor, rotary: TrunkRotary, context: int, past: KeyValue | None, alone: bool = False
     ) -> tuple[Tensor, KeyValue]:
         """Output [B, F, N, d], and the keys and values of these tokens (without those of `past`)."""
         own, offered = self._turned(y, rotary)
@@ -118,24 +121,32 @@ class SelfAttention(Attention):
         attended = self.attend(query, keys.after(past), Context(seen, seen))
         return self._merge(attended, y.shape[1]), keys
 
-    def roll(self, y: Tensor, rotary: Rotary, held: Held, rows: tuple[Rows, ...]) -> Tensor:
+    def roll(self, y: Tensor, rotary: TrunkRotary, held: Held, rows: tuple[Rows, ...]) -> Tensor:
         """Output [B, F, N, d]; the keys and values of these tokens are `held` from now on."""
         query, keys = self._turned(y, rotary)
         return self.o(attend_in_turn(query, keys, held, rows, ALL_TOKENS, self.attend).flatten(-2))
 
-    def _turned(self, y: Tensor, rotary: Rotary) -> tuple[Tensor, KeyValue]:
+    def _turned(self, y: Tensor, rotary: TrunkRotary) -> tuple[Tensor, KeyValue]:
         """Queries, keys and values [B, F, N, H, D] of tokens [B, F, N, d]."""
         if self.joined is None:
             query, key, value = self.q(y), self.k(y), self.v(y)
         else:
             query, key, value = self.joined(y).chunk(3, dim=-1)
-        turned = rotate(self._heads(self.norm_q(query)), rotary).to(value.dtype)
-        return turned, self._keys(key, value, rotary)
+        query, key = self.turn(query, key, (self.norm_q, self.norm_k), rotary, value.dtype)
+        return query, KeyValue(key, self._heads(value))
 
-    def _keys(self, key: Tensor, value: Tensor, rotary: Rotary) -> KeyValue:
-        """[B, F, N, H, D]."""
-        turned = rotate(self._heads(self.norm_k(key)), rotary).to(value.dtype)
-        return KeyValue(turned, self._heads(value))
+
+def turn(
+    query: Tensor, key: Tensor, norms: tuple[RMSNorm, RMSNorm], rotary: TrunkRotary, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys [B, F, N, d] as [B, F, N, H, D]: normalised, turned, in `dtype`."""
+    tables = rotary.joined()
+    return turned(query, norms[0], tables, dtype), turned(key, norms[1], tables, dtype)
+
+
+def turned(x: Tensor, norm: RMSNorm, rotary: Rotary, dtype: torch.dtype) -> Tensor:
+    """One of them."""
+    return rotate(norm(x).unflatten(-1, (-1, rotary.cos.shape[-1])), rotary).to(dtype)
 
 
 class CrossAttention(Attention):
@@ -160,6 +171,7 @@ class Block(nn.Module):
         super().__init__()
         dim = config.dim
         self.eps = config.eps
+        self.modulate = modulate  # other arithmetic is put here from outside
         self.modulation = nn.Parameter(torch.randn(1, MODULATIONS, dim) / dim**0.5)
         self.self_attn = SelfAttention(config)
         self.action_model = (
@@ -203,8 +215,8 @@ class Block(nn.Module):
         behind `past` are attended to but not computed. With `alone` each latent sees only itself.
         """
         shift, scale, gate, *ffn = (self.modulation + time).unbind(-2)
-        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
-        y, keys = self.self_attn(y, rotary.joined(), context, past.attention if past else None, alone)
+        y = self.modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
+        y, keys = self.self_attn(y, rotary, context, past.attention if past else None, alone)
         x = self._listen(gated_add(x, y, gate), clip)
         action = None
         if self.action_model is not None and clip.action is not None:
@@ -223,8 +235,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """Hidden states after this block; what these latents offer is `held` from now on, see `Rows`."""
         shift, scale, gate, *ffn = (self.modulation + time).unbind(-2)
-        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
-        y = self.self_attn.roll(y, rotary.joined(), held.attention, rows)
+        y = self.modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
+        y = self.self_attn.roll(y, rotary, held.attention, rows)
         x = self._listen(gated_add(x, y, gate), clip)
         if self.action_model is not None and clip.action is not None and held.action is not None:
             x = self.action_model.roll(x, clip.action, held.action, rows)
@@ -242,7 +254,7 @@ class Block(nn.Module):
 
     def _think(self, x: Tensor, clip: BlockClip, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         """The feed-forward layers."""
-        y = self.ffn(modulate(x, shift, scale, self.eps, clip.camera_scale.dtype))
+        y = self.ffn(self.modulate(x, shift, scale, self.eps, clip.camera_scale.dtype))
         return gated_add(x, y, gate)
 
     def context_keys(
@@ -258,8 +270,8 @@ class Block(nn.Module):
         if self.action_model is not None:
             return self(x, time, clip, rotary, past=past, alone=alone)[1]
         shift, scale = (self.modulation + time).unbind(-2)[:2]
-        y = modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
-        return BlockCache(self.self_attn.keys(y, rotary.joined()), None)
+        y = self.modulate(x, shift, scale, self.eps, clip.camera_scale.dtype)
+        return BlockCache(self.self_attn.keys(y, rotary), None)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

@@ -59,6 +59,12 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     return x * rotary.cos + exchanged * rotary.sin
 
 
+def timed_pairs(head_dim: int) -> int:
+    """How many pairs of a head, the first ones, turn with time in the trunk."""
+    pairs = head_dim // 2
+    return pairs - 2 * (pairs // 3)
+
+
 def trunk_rotary(
     times: Tensor, grid: tuple[int, int], heads: int, head_dim: int, sigma_theta: float
 ) -> TrunkRotary:
@@ -70,12 +76,13 @@ def trunk_rotary(
     """
     rows, columns = grid
     pairs = head_dim // 2
-    spatial = pairs // 3
+    timed = timed_pairs(head_dim)
+    spatial = (pairs - timed) // 2
     theta = _head_bases(heads, sigma_theta, times.device)
     cells = torch.arange(rows * columns, device=times.device)
     row, column = (_angles(place, theta, spatial) for place in (cells // columns, cells % columns))
-    time = F.pad(_angles(times, theta, pairs - 2 * spatial), (0, 2 * spatial))[:, :, None]
-    space = F.pad(torch.cat((row, column), dim=-1), (pairs - 2 * spatial, 0))[None, None]
+    time = F.pad(_angles(times, theta, timed), (0, 2 * spatial))[:, :, None]
+    space = F.pad(torch.cat((row, column), dim=-1), (timed, 0))[None, None]
     return TrunkRotary(Rotary.of(time), Rotary.of(space))
 
 

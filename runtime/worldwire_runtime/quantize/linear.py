@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,37 @@ from torch import Tensor, nn
 from worldwire_runtime.kernels import native
 from worldwire_runtime.kernels.linear import linear
 from worldwire_runtime.kernels.rows import EightBit, Rows, quantise_rows
+from worldwire_runtime.model.blocks import modulate
+
+
+class Modulated(NamedTuple):
+    """What `model.blocks.modulate` is given, for a layer that norms, modulates and rounds in one pass."""
+
+    x: Tensor  # [B, F, N, K]
+    shift: Tensor  # [b, f, 1 or N, K]
+    scale: Tensor
+    eps: float
+    dtype: torch.dtype
+    shape: torch.Size  # of the result; a field, for not every torch.compile knows properties of tuples
+
+    def made(self) -> Tensor:
+        """The result, [B, F, N, K]."""
+        return modulate(self.x, self.shift, self.scale, self.eps, self.dtype)
+
+    def rounded(self, gain: Tensor | None, kind: EightBit) -> Rows:
+        """The result times `gain` in 8 bits, [B * F * N, K], without its own rounding to `dtype`."""
+        shift, scale = (
+            part.expand(*self.shape[:2], -1, -1).flatten(0, 2) for part in (self.shift, self.scale)
+        )
+        rows = self.x.flatten(0, 2)
+        return Rows(
+            *torch.ops.worldwire.norm_modulate_quantise(rows, shift, scale, self.eps, gain, kind.name)
+        )
+
+
+def modulate_later(x: Tensor, shift: Tensor, scale: Tensor, eps: float, dtype: torch.dtype) -> Modulated:
+    """In place of `model.blocks.modulate` where 8-bit layers alone read the result."""
+    return Modulated(x, shift, scale, eps, dtype, x.shape)
 
 
 class QuantLinear(nn.Module):
@@ -75,18 +107,19 @@ class QuantLinear(nn.Module):
             start = stop
         return whole
 
-    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+    def forward(self, x: Tensor | Modulated, gelu: bool = False) -> Tensor:
         """[..., K] to [..., N]; with `gelu`, through that activation (tanh form) at once."""
-        rows = x.flatten(0, -2)
-        scaled = rows if self.input_gain is None else rows * self.input_gain
-        y = linear(
-            quantise_rows(scaled, self.kind),
-            Rows(self.weight, self.weight_scale),
-            self.bias,
-            x.dtype,
-            gelu=gelu,
-        )
+        weight = Rows(self.weight, self.weight_scale)
+        y = linear(self._rounded(x), weight, self.bias, x.dtype, gelu=gelu)
         return y.unflatten(0, x.shape[:-1])
+
+    def _rounded(self, x: Tensor | Modulated) -> Rows:
+        if isinstance(x, Modulated):
+            if x.x.is_cuda and native.AVAILABLE:
+                return x.rounded(self.input_gain, self.kind)
+            x = x.made()
+        rows = x.flatten(0, -2)
+        return quantise_rows(rows if self.input_gain is None else rows * self.input_gain, self.kind)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantLinear:
         """Casts of the whole network move scales and gains but never round them; values keep their format."""
@@ -106,7 +139,7 @@ class QuantLinear(nn.Module):
 class FusedFeedForward(nn.Sequential):
     """Linear, GELU, linear, with the GELU inside the first product."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Modulated) -> Tensor:
         """[..., d] to [..., d]."""
         first, _, second = self
         return second(first(x, gelu=True))
