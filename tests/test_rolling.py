@@ -130,6 +130,8 @@ def reference(world: World, session: Session, turns: list[Turn], noise: torch.Te
     with monkeypatch.context() as patch, torch.inference_mode():
         patch.setattr(blocks.SelfAttention, "forward", masked_self_attention(masked(mask)))
         patch.setattr(action, "attend", masked(mask))
+        for block in filter(lambda block: block.action_model is not None, dit.blocks):
+            patch.setattr(block.action_model, "attend", masked(mask))
         schedule = flow_schedule(world.config.sampler.steps, world.config.sampler.shift)
         return euler(velocity, noise.transpose(0, 1)[None], schedule)[0].transpose(0, 1)
 
