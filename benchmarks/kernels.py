@@ -8,7 +8,7 @@ Shapes are those of the 5B world at 704x1280: width 3072, feed-forward 14336, 88
 in a later clip, 10 of them new; rolling, 1 or 2 latents at a time over 10. Our kernels are timed with each of
 their candidates for tiles, beside the libraries'. Random data; medians of device time, each run with a cold
 L2 cache. Errors are relative to float64 on some rows. A case that fails is reported as failed and costs no
-other case. First of all, Triton compiles, in parallel. The last group has a kernel that no GPU has run yet.
+other case. First of all, Triton compiles, in parallel. The last group has the kernels whose warps have roles.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def attention_cases(sizes: Sizes, device: str) -> Iterator[Case]:
 
 
 def specialised_cases(sizes: Sizes, device: str) -> Iterator[Case]:
-    """Attention and products by kernels with roles for warps: the last group, as no GPU has run them."""
+    """Attention and products by kernels with roles for warps: last, for those hang where they are wrong."""
     if device != "cuda":
         return
     for queries, tokens in attention_shapes(sizes):

@@ -53,21 +53,19 @@ class LatentStore:
             self._copied.record()
         kept = here[-self._resident :]
         numbers = torch.arange(self._count - len(kept), self._count) % self._resident
-        self._newest[numbers.to(self._device)] = kept
+        self._newest[self._there(numbers)] = kept
 
     def take(self, numbers: Sequence[int]) -> Tensor:
         """Rows [n, ...] on the device."""
         index = torch.tensor(numbers, dtype=torch.int64)
         if self._resident is None:
-            return self._rows[index.to(self._device)]
+            return self._rows[self._there(index)]
         new = index >= self._count - self._resident
         if bool(new.all()):
-            return self._newest[(index % self._resident).to(self._device)]
+            return self._newest[self._there(index % self._resident)]
         taken = torch.empty(len(index), *self._rows.shape[1:], dtype=self._dtype, device=self._device)
-        taken[new.nonzero()[:, 0].to(self._device)] = self._newest[
-            (index[new] % self._resident).to(self._device)
-        ]
-        taken[(~new).nonzero()[:, 0].to(self._device)] = self._fetch(index[~new])
+        taken[self._there(new.nonzero()[:, 0])] = self._newest[self._there(index[new] % self._resident)]
+        taken[self._there((~new).nonzero()[:, 0])] = self._fetch(index[~new])
         return taken
 
     def keep(self, numbers: Sequence[int]) -> None:
@@ -93,6 +91,10 @@ class LatentStore:
         return twin
 
     # ------------------------------------------------------------------ parts of them
+
+    def _there(self, index: Tensor) -> Tensor:
+        """A few numbers on the device, without waiting for what it does."""
+        return index.to(self._device, non_blocking=True)
 
     def _fetch(self, index: Tensor) -> Tensor:
         """Older rows from host memory; they were copied there long ago, so this waits for nothing new."""

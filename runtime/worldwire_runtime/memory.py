@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldwire.camera import Intrinsics
 from worldwire.errors import ConfigError, StateError
+from worldwire_runtime.ahead import Ahead
 from worldwire_runtime.camera import released
 from worldwire_runtime.camera.frustum import FAR_M, NEAR_M, overlap, paired_overlap, sample_frustum
 from worldwire_runtime.latent_store import LatentStore
@@ -79,7 +80,8 @@ class Memory:
     per latent in bfloat16: 94 MB after any time of play, where an hour in full would take 330 MB.
 
     resident: how many of the newest latents stay on the device, all others in host memory (None: all stay);
-    see `LatentStore`. choose_on: another device that compares cameras, for measuring what that costs.
+    see `LatentStore`. choose_on: another device that compares cameras, for measuring what that costs. ahead:
+    where cameras are kept and compared while a network computes.
 
     selection: "overlap" recalls different latents by unbiased overlap (`select_memory`); "official" copies
     the released choice: biased samples, the oldest of the best, repeats allowed, latent 1 always last.
@@ -96,6 +98,7 @@ class Memory:
         selection: Selection = "overlap",
         resident: int | None = None,
         choose_on: torch.device | str | None = None,
+        ahead: Ahead | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ):
@@ -114,6 +117,7 @@ class Memory:
                 "too few latents stay on the device", expected=f"at least {RECENT}", got=str(resident)
             )
         self._device, self._dtype, self._resident = torch.device(device), dtype, resident
+        self._ahead = ahead or Ahead(self._device, False)
         generator = torch.Generator().manual_seed(POINT_SEED)
         self._choose_on = torch.device(choose_on) if choose_on is not None else self._device
         self._points = sample_frustum(intrinsics, near_m, far_m, points, generator).to(self._choose_on)
@@ -169,14 +173,17 @@ class Memory:
 
     def c2w(self, indices: Iterable[int]) -> Tensor:
         """Cameras [n, 4, 4], float64, by the indices of latents; StateError for one that is not held."""
-        return self._c2w[torch.tensor(self._rows(indices), dtype=torch.int64, device=self._device)]
+        rows = self._rows(indices)
+        with self._ahead.beside():
+            found = self._c2w[torch.tensor(rows, dtype=torch.int64, device=self._device)]
+        self._ahead.hand_over(found)
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """Everything held, as tensors that share no storage with the memory."""
-        held = len(self)
         return {
             "latents": self._latents.all(),
-            "c2w": self._c2w[:held].clone(),
+            "c2w": self.c2w(self._indices),
             "indices": torch.tensor(self._indices, dtype=torch.int64),
         }
 
@@ -198,7 +205,9 @@ class Memory:
         """An independent memory with the same content."""
         twin = copy(self)
         twin._indices = list(self._indices)
-        twin._latents, twin._c2w = self._latents.clone(), self._c2w.clone()
+        twin._latents = self._latents.clone()
+        with self._ahead.beside():
+            twin._c2w = self._c2w.clone()
         return twin
 
     # ------------------------------------------------------------------ parts of them
@@ -233,9 +242,10 @@ class Memory:
         if len(self) + len(latents) > self._capacity:
             self._thin()
         rows = slice(len(self), len(self) + len(latents))
-        self._reserve(rows.stop)
         self._latents.append(latents)
-        self._c2w[rows] = c2w.to(self._device, torch.float64)
+        with self._ahead.beside():
+            self._reserve(rows.stop)
+            self._c2w[rows] = c2w.to(self._device, torch.float64)
         self._indices.extend(int(number) for number in numbers)
 
     def _new_store(self) -> LatentStore:
@@ -254,16 +264,17 @@ class Memory:
 
     def _thin(self) -> None:
         """Drops a quarter of the capacity: see the class."""
-        rows = torch.arange(1, len(self) - RECENT, 2, device=self._device)
-        points = self._points.to(self._device)
-        shown = paired_overlap(
-            self._c2w[rows], self._c2w[rows - 1], points, self._intrinsics, self._near_m, self._far_m
-        )
-        order = shown.sort(descending=True, stable=True).indices[: self._capacity // 4]
-        dropped = set(rows[order].tolist())
-        kept = [row for row in range(len(self)) if row not in dropped]
+        with self._ahead.beside():
+            rows = torch.arange(1, len(self) - RECENT, 2, device=self._device)
+            points = self._points.to(self._device)
+            shown = paired_overlap(
+                self._c2w[rows], self._c2w[rows - 1], points, self._intrinsics, self._near_m, self._far_m
+            )
+            order = shown.sort(descending=True, stable=True).indices[: self._capacity // 4]
+            dropped = set(rows[order].tolist())
+            kept = [row for row in range(len(self)) if row not in dropped]
+            self._c2w[: len(kept)] = self._c2w[kept]
         self._latents.keep(kept)
-        self._c2w[: len(kept)] = self._c2w[kept]
         self._indices = [self._indices[row] for row in kept]
 
     def _find(self, index: int) -> int | None:

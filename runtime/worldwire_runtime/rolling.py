@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,6 +70,19 @@ class Turn:
     def stop(self) -> int:
         """The index after the last new latent."""
         return self.first + self.past + self.new
+
+
+class FirstStep(NamedTuple):
+    """What a clip's first step is told. along: the clean latents that it encodes, by their indices.
+
+    held, rows: where all latents go, and what they see. recurs: whether clips like this one come again.
+    """
+
+    conditions: ClipConditions
+    along: list[int]
+    held: HeldContext
+    rows: tuple[Rows, ...]
+    recurs: bool
 
 
 def most_places(plan: ClipPlan) -> int:
@@ -172,12 +185,29 @@ class RollingContext:
         staying = [index for index in held if index not in wanted][MOST_FRESH:]
         return (*(index for index in wanted if index not in waiting), *staying)
 
-    def generate(self, memory: Memory, clip: Clip, noise: Tensor, steps: int) -> Tensor:
-        """Clean new latents [n, C, h, w] of a clip, which must be in the memory before the next one."""
-        step = self._first_step(memory, clip)
+    def tell(self, memory: Memory, clip: Clip) -> FirstStep:
+        """What the next clip's first step is told; `generate` makes it before another one is told of."""
+        if self._ends(memory, clip.new):
+            self.end_era()
+        turn, before = Turn.of(clip), self.turns[-1] if self.turns else None
+        places = self._places or self._begin(clip, turn)
+        clean = turn.new if before else turn.past
+        fresh = self._fill_slots(clip.slots)
+        along = [*fresh.values(), *range(turn.stop - turn.new - clean, turn.stop - turn.new)]
+        conditions = self._rules.conditions(self._told(memory, clip, fresh, along))
+        rows = _rows(places, turn, before, list(fresh), self._position)
+        self._position += turn.new
+        self.turns.append(turn)
         # All others stand at a session's beginning, or belong to one that plays without memory.
         recurs = bool(clip.slots) and (len(self.turns) == 1 or bool(self.turns[-2].slots))
-        return self._denoiser.generate_after(*step, noise, steps, recurs=recurs)
+        return FirstStep(conditions, along, self._room_for(places, conditions.plucker), rows, recurs)
+
+    def generate(self, memory: Memory, step: FirstStep, noise: Tensor, steps: int) -> Tensor:
+        """Clean new latents [n, C, h, w] of a clip, which must be in the memory before the next one."""
+        clean = memory.latents(step.along)
+        return self._denoiser.generate_after(
+            step.conditions, clean, step.held, step.rows, noise, steps, recurs=step.recurs
+        )
 
     def replay(self, memory: Memory, clip: Clip, turns: Sequence[Turn]) -> None:
         """Repeats the turns of an era; `clip` says what is told, its actions reach to the newest latent."""
@@ -193,7 +223,8 @@ class RollingContext:
                 past=turn.past,
                 actions=clip.actions[:, : clip.actions.shape[1] - frames],
             )
-            self._denoiser.encode_behind(*self._first_step(memory, again))
+            step = self.tell(memory, again)
+            self._denoiser.encode_behind(step.conditions, memory.latents(step.along), step.held, step.rows)
 
     # ------------------------------------------------------------------ parts of them
 
@@ -206,23 +237,6 @@ class RollingContext:
 
     def _is_replayable(self, memory: Memory) -> bool:
         return all(index in memory for turn in self.turns for index in turn.slots)
-
-    def _first_step(
-        self, memory: Memory, clip: Clip
-    ) -> tuple[ClipConditions, Tensor, HeldContext, tuple[Rows, ...]]:
-        """What a clip's first step is told, the clean latents that it takes along, and where it all goes."""
-        if self._ends(memory, clip.new):
-            self.end_era()
-        turn, before = Turn.of(clip), self.turns[-1] if self.turns else None
-        places = self._places or self._begin(clip, turn)
-        clean = turn.new if before else turn.past
-        fresh = self._fill_slots(clip.slots)
-        along = [*fresh.values(), *range(turn.stop - turn.new - clean, turn.stop - turn.new)]
-        conditions = self._rules.conditions(self._told(memory, clip, fresh, along))
-        rows = _rows(places, turn, before, list(fresh), self._position)
-        self._position += turn.new
-        self.turns.append(turn)
-        return conditions, memory.latents(along), self._room_for(places, conditions.plucker), rows
 
     def _begin(self, clip: Clip, turn: Turn) -> Places:
         self._anchor_c2w = clip.window_c2w[clip.past - 1]

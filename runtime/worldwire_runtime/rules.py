@@ -97,7 +97,9 @@ class Rules(Protocol):
         """What the network is told."""
         ...
 
-    def generate(self, denoiser: Sampling, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
+    def generate(
+        self, denoiser: Sampling, conditions: ClipConditions, context: Tensor, noise: Tensor
+    ) -> Tensor:
         """Clean new latents [n, C, h, w]; context: memory and past [c, C, h, w]."""
         ...
 
@@ -155,8 +157,10 @@ class OwnRules:
             action_times=torch.cat([slots, places]),
         )
 
-    def generate(self, denoiser: Sampling, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
-        return denoiser.generate(self.conditions(clip), context, noise, self._config.sampler.steps)
+    def generate(
+        self, denoiser: Sampling, conditions: ClipConditions, context: Tensor, noise: Tensor
+    ) -> Tensor:
+        return denoiser.generate(conditions, context, noise, self._config.sampler.steps)
 
 
 def action_vectors(inputs: Sequence[Inputs]) -> Tensor:

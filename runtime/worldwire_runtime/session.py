@@ -21,8 +21,9 @@ from worldwire.inputs import Inputs, per_frame
 from worldwire.motion import PlayerPose
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.memory import Memory
+from worldwire_runtime.model.dit import ClipConditions
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
-from worldwire_runtime.rolling import RollingContext, read_turns
+from worldwire_runtime.rolling import FirstStep, RollingContext, read_turns
 from worldwire_runtime.rules import ACTION_SIZE, Clip, draw_noise
 from worldwire_runtime.saved_state import (
     Shape,
@@ -54,6 +55,21 @@ class Move:
     def latent_c2w(self) -> Tensor:
         """The cameras of the new latents [n, 4, 4]: each latent has the pose of its last frame."""
         return torch.from_numpy(self.c2w[FRAMES_PER_LATENT - 1 :: FRAMES_PER_LATENT])
+
+
+class Told(NamedTuple):
+    """What the network is told of a clip. seen: latents of memory and past, by their indices."""
+
+    clip: ClipConditions | FirstStep
+    seen: list[int]
+    noise: Tensor
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """All that has tensors in it."""
+        if isinstance(self.clip, FirstStep):
+            return self.clip.conditions, self.clip.held, self.clip.rows, self.noise
+        return self.clip, self.noise
 
 
 class Begun(NamedTuple):
@@ -117,6 +133,7 @@ class Session:
         move = Move(np.eye(4)[None])
         self._memory.add(first, torch.from_numpy(move.c2w))
         (frame,) = self._show(first, move, (), StageTimer(world.device))
+        world.wait()  # what is prepared for a clip takes for granted that all of this is there
         return frame
 
     def set_prompt(self, prompt: str) -> None:
@@ -147,25 +164,29 @@ class Session:
         """
         listed = per_frame(inputs, self.frames_per_step)
         memory = self._started()
-        clock = StageTimer(self._world.device)
+        clock, ahead = StageTimer(self._world.device), self._world.ahead
         self._unfinished = True
         with torch.inference_mode():
-            with clock("camera"):
-                move = self._move(listed)
-            with clock("memory"):
-                slots = self._recall(memory, move)
-            with clock("denoise"):
-                latents = self._imagine(memory, move, slots)
+            with ahead.preparing():
+                with clock("camera"):
+                    move = self._move(listed)
+                with clock("memory"):
+                    slots = self._recall(memory, move)
+                with clock("camera"):
+                    told = self._tell(memory, move, slots)
+            ahead.hand_over(*told.parts)
+            with clock("denoise"), ahead.computing():
+                latents = self._imagine(memory, told)
         self._begun = latents, move
         return Begun(move.c2w, self._show(latents, move, slots, clock))
 
     def finish(self) -> None:
-        """Puts what the step made into the memory; ends when the device has done so."""
+        """Puts what the step made into the memory; ends when the next step may begin (see `ahead`)."""
         if self._begun is None or self._memory is None:
             return  # closed in the meantime
         latents, move = self._begun
         self._memory.add(latents, move.latent_c2w)
-        self._world.wait()
+        self._world.ahead.wait()
         self._unfinished, self._begun = False, None
 
     def save(self) -> bytes:
@@ -215,6 +236,7 @@ class Session:
             newest = memory.c2w(memory.newest(1))
             with torch.inference_mode():
                 self._context.replay(memory, self._clip(memory, newest[:0], ()), turns)
+        world.wait()
         self._unfinished, self._begun, self._unshown = False, None, deque()
 
     def branch(self) -> Session:
@@ -269,15 +291,24 @@ class Session:
             chosen.append(next(spare))
         return self._context.admit(memory, chosen, len(move.latent_c2w)) if self._context else tuple(chosen)
 
-    def _imagine(self, memory: Memory, move: Move, slots: tuple[int, ...]) -> Tensor:
-        """3 denoiser: [memory | past | noise] to clean new latents [n, C, h, w]."""
+    def _tell(self, memory: Memory, move: Move, slots: tuple[int, ...]) -> Told:
+        """What the network is told of the clip: depends on inputs, not on the latents before."""
         world = self._world
         clip = self._clip(memory, move.latent_c2w.to(world.device), slots)
         noise = world.rules.noise(clip, self._generator)
         if self._context is not None:
-            return self._context.generate(memory, clip, noise, world.config.sampler.steps)
-        context = torch.cat([memory.latents(slots), memory.latents(memory.newest(self._plan.past))])
-        return world.rules.generate(world.denoiser_for(clip.view), clip, context, noise)
+            return Told(self._context.tell(memory, clip), [], noise)
+        seen = [*slots, *memory.newest(self._plan.past)]
+        return Told(world.rules.conditions(clip), seen, noise)
+
+    def _imagine(self, memory: Memory, told: Told) -> Tensor:
+        """3 denoiser: [memory | past | noise] to clean new latents [n, C, h, w]."""
+        world = self._world
+        if isinstance(told.clip, FirstStep):
+            assert self._context is not None
+            return self._context.generate(memory, told.clip, told.noise, world.config.sampler.steps)
+        context = memory.latents(told.seen)
+        return world.rules.generate(world.denoiser_for(self._view), told.clip, context, told.noise)
 
     def _show(
         self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer

@@ -17,6 +17,7 @@ from torch import Tensor
 from worldwire.api import WorldInfo
 from worldwire.errors import ConfigError, ImageError
 from worldwire_runtime.acceleration import Tell, silent
+from worldwire_runtime.ahead import Ahead, wait_for
 from worldwire_runtime.assembly import Networks, Place, assemble
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.decoder import Decoder, DecoderStream
@@ -112,6 +113,7 @@ class World:
             place.quantization.precision if place.quantization else str(dtype).removeprefix("torch.")
         )
         self.speed = (speed or Speed()).on(device)
+        self.ahead = Ahead(device, bool(self.speed.overlap))
         self._resident = _resident(source, place, self.speed)
         self.seed_images = SeedImages(source.seeds, config.height, config.width)
         self._vae, self._text_encoder = networks.vae, networks.text
@@ -305,6 +307,7 @@ class World:
             choose_on=self.speed.chooser,
             device=self.device,
             dtype=self.dtype,
+            ahead=self.ahead,
         )
 
     def new_context(self, plan: ClipPlan) -> RollingContext | None:
@@ -325,10 +328,7 @@ class World:
 
     def wait(self) -> None:
         """Until the device has done what this thread gave it; a GPU's lane goes on."""
-        if self.device.type == "cuda":
-            done = torch.cuda.Event(blocking=True)
-            done.record(torch.cuda.current_stream(self.device))
-            done.synchronize()
+        wait_for(self.device)
 
 
 def _place(source: Source, device: str, precision: str, text_on: str) -> Place:

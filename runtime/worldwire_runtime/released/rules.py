@@ -89,23 +89,22 @@ class ReleasedRules:
             window_times=torch.arange(window, device=self._device) + clip.first,
         )
 
-    def generate(self, denoiser: Sampling, clip: Clip, context: Tensor, noise: Tensor) -> Tensor:
+    def generate(
+        self, denoiser: Sampling, conditions: ClipConditions, context: Tensor, noise: Tensor
+    ) -> Tensor:
         """By UniPC; with guidance where the sampler says so (base model)."""
         sampler = self._config.sampler
         context, start = context.transpose(0, 1)[None], noise.transpose(0, 1)[None]
-        conditions, solver = (
-            self.conditions(clip),
-            UniPCSolver(official_schedule(sampler.steps, sampler.shift)),
-        )
+        solver = UniPCSolver(official_schedule(sampler.steps, sampler.shift))
         if sampler.guidance == 1.0:
             return denoiser.sample(conditions, context, start, solver)[0].transpose(0, 1)
         told = denoiser.velocity(conditions, context)
-        untold = denoiser.velocity(self._null(conditions, clip), context[:, :, len(clip.slots) :])
+        slots = conditions.memory_times.shape[-1]
+        untold = denoiser.velocity(self._null(conditions, slots), context[:, :, slots:])
         return solver(_guided(told, untold, sampler.guidance), start.float())[0].transpose(0, 1)
 
-    def _null(self, conditions: ClipConditions, clip: Clip) -> ClipConditions:
+    def _null(self, conditions: ClipConditions, slots: int) -> ClipConditions:
         """The null branch: the negative prompt, no actions, no memory; the window's cameras stay."""
-        slots = len(clip.slots)
         return replace(
             conditions,
             text=self._negative_text,

@@ -1,0 +1,124 @@
+"""The next clip is prepared while a GPU still computes the one before.
+
+What a clip is told (cameras, the memory's choice, actions, noise) depends on inputs alone, never on the
+pictures of the clip before. So it is made on a stream of its own: none of its waits for the device waits for
+a network. And a step of a served session ends shortly before its clip does, as long before as the next one
+will take to prepare. Where the host and the GPU took turns, the GPU now goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from worldwire_runtime.graphs import flatten
+
+HIGH_PRIORITY = -1
+"""What is prepared is little; between two kernels of a network it comes first."""
+SLACK = 1.25
+"""Of the time that the last clips took to prepare; what comes too late costs as much as without all this."""
+MOST_LEAD = 0.5
+"""Of a clip's time. An input that comes later than that is applied a clip later."""
+NEWEST_WEIGHT = 0.25
+NAP_S = 0.0005
+
+
+class Launched(NamedTuple):
+    """A clip on its way. launched_s: host time at which the device had all of it."""
+
+    start: torch.cuda.Event
+    end: torch.cuda.Event
+    launched_s: float
+
+
+class Ahead:
+    """Of one world on a device. is_on: False, or another device than a GPU, prepares where all else happens.
+
+    One caller at a time, as of the sessions.
+    """
+
+    def __init__(self, device: torch.device, is_on: bool) -> None:
+        self._device = device
+        on = is_on and device.type == "cuda"
+        self.stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY) if on else None
+        self._begun_s = 0.0
+        self._preparing_s = 0.0  # of the last clips, the newest most
+        self._clips: list[Launched] = []  # the last two
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """What is launched inside waits for no network."""
+        self._begun_s = time.perf_counter()
+        with self.beside():
+            yield
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """The stream of all that is prepared, for what is kept of it from clip to clip."""
+        if self.stream is None:
+            yield
+            return
+        with torch.cuda.stream(self.stream):
+            yield
+
+    def hand_over(self, *parts: Any) -> None:
+        """The caller's stream waits for what was prepared; its memory stays until that stream is done."""
+        if self.stream is None:
+            return
+        here = torch.cuda.current_stream(self._device)
+        if here == self.stream:
+            return
+        here.wait_stream(self.stream)
+        for leaf in flatten(parts)[0]:
+            if isinstance(leaf, Tensor) and leaf.is_cuda:
+                leaf.record_stream(here)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around the launch of a clip's network, on the caller's stream."""
+        if self.stream is None:
+            yield
+            return
+        start, end = (torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(2))
+        start.record()
+        yield
+        end.record()
+        now = time.perf_counter()
+        newest = now - self._begun_s
+        self._preparing_s += NEWEST_WEIGHT * (newest - self._preparing_s) if self._preparing_s else newest
+        self._clips = [*self._clips[-1:], Launched(start, end, now)]
+
+    def wait(self) -> None:
+        """Until the newest clip is nearly done; until it is where none was measured before."""
+        if self.stream is None or not self._clips:
+            wait_for(self._device)
+            return
+        *before, newest = self._clips
+        if not before:
+            newest.end.synchronize()
+            return
+        (last,) = before
+        was_running = not last.end.query()
+        last.end.synchronize()
+        started_s = time.perf_counter() if was_running else newest.launched_s
+        until_s = started_s + nap_until(last.start.elapsed_time(last.end) / 1000, self._preparing_s)
+        while (left_s := until_s - time.perf_counter()) > 0 and not newest.end.query():
+            time.sleep(min(NAP_S, left_s))
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a device has done what this thread gave it; a GPU's other streams go on."""
+    if device.type == "cuda":
+        done = torch.cuda.Event(blocking=True)
+        done.record(torch.cuda.current_stream(device))
+        done.synchronize()
+
+
+def nap_until(clip_s: float, preparing_s: float) -> float:
+    """Seconds after its start at which a clip that takes `clip_s` is nearly done."""
+    return clip_s - min(SLACK * preparing_s, MOST_LEAD * clip_s)

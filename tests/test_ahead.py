@@ -1,0 +1,168 @@
+"""The next clip is prepared while the one before is computed: when a step ends, and what waits for what."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from worlds import write_random_world
+
+from worldwire.inputs import Inputs
+from worldwire_runtime.ahead import MOST_LEAD, SLACK, Ahead, nap_until
+from worldwire_runtime.speed import Speed
+from worldwire_runtime.world import World
+
+GPU = torch.device("cuda")
+FORWARD = Inputs(frozenset({"forward"}), yaw_deg=2.0)
+
+
+class FakeClock:
+    """Time that passes only where somebody sleeps or waits."""
+
+    def __init__(self):
+        self.now_s = 100.0
+
+    def sleep(self, seconds):
+        self.now_s += seconds
+
+
+@dataclass
+class FakeDevice:
+    """A GPU whose clips take `clip_s`, one after another. busy_until_s: when the last launched one ends."""
+
+    clock: FakeClock
+    clip_s: float
+    busy_until_s: float = 0.0
+    waits: list[str] = field(default_factory=list)
+
+    def event(self, **_):
+        return FakeEvent(self)
+
+
+class FakeEvent:
+    """Happens when the device has done what was launched before it was recorded."""
+
+    def __init__(self, device):
+        self.device = device
+
+    def record(self, *_):
+        self.at_s = max(self.device.clock.now_s, self.device.busy_until_s)
+
+    def query(self):
+        return self.device.clock.now_s >= self.at_s
+
+    def synchronize(self):
+        self.device.clock.now_s = max(self.device.clock.now_s, self.at_s)
+
+    def elapsed_time(self, other):
+        return (other.at_s - self.at_s) * 1000
+
+
+class FakeStream:
+    def __init__(self, device, name):
+        self.device, self.name = device, name
+
+    def wait_stream(self, other):
+        self.device.waits.append(f"{self.name} for {other.name}")
+
+
+@pytest.fixture
+def device(monkeypatch) -> FakeDevice:
+    clock = FakeClock()
+    found = FakeDevice(clock, clip_s=0.1)
+
+    @contextmanager
+    def stream(_):
+        yield
+
+    for name, fake in {
+        "Stream": lambda *_, **__: FakeStream(found, "side"),
+        "Event": found.event,
+        "stream": stream,
+        "current_stream": lambda *_: FakeStream(found, "main"),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now_s)
+    monkeypatch.setattr(time, "sleep", clock.sleep)
+    return found
+
+
+def play(ahead: Ahead, device: FakeDevice, preparing_s: float) -> float:
+    """A clip; how long before the device's end of it the step ends, in seconds."""
+    with ahead.preparing():
+        device.clock.sleep(preparing_s)
+    with ahead.computing():
+        device.busy_until_s = max(device.clock.now_s, device.busy_until_s) + device.clip_s
+    ahead.wait()
+    return device.busy_until_s - device.clock.now_s
+
+
+def test_a_step_ends_as_long_before_its_clip_as_the_next_takes_to_prepare(device):
+    ahead = Ahead(GPU, is_on=True)
+    assert play(ahead, device, 0.01) == 0  # nothing is known of such clips yet
+    for _ in range(4):
+        assert play(ahead, device, 0.01) == pytest.approx(SLACK * 0.01, abs=1e-3)
+
+
+def test_the_device_never_stands_still_then(device):
+    ahead = Ahead(GPU, is_on=True)
+    for _ in range(3):
+        play(ahead, device, 0.01)
+    begun_s = device.busy_until_s
+    for _ in range(10):
+        play(ahead, device, 0.01)
+    assert device.busy_until_s - begun_s == pytest.approx(10 * device.clip_s, abs=1e-6)
+
+
+def test_a_clip_that_is_shorter_than_the_last_is_not_waited_for_any_longer(device):
+    ahead = Ahead(GPU, is_on=True)
+    for clip_s in (0.1, 0.1, 0.02):
+        device.clip_s = clip_s
+        left_s = play(ahead, device, 0.01)
+    assert -1e-3 < left_s <= 0
+
+
+def test_a_slow_host_begins_no_earlier_than_in_the_middle(device):
+    ahead = Ahead(GPU, is_on=True)
+    for _ in range(3):
+        left_s = play(ahead, device, 0.3)
+    assert left_s == pytest.approx(MOST_LEAD * device.clip_s, abs=1e-3)
+    assert nap_until(0.1, 0.3) == pytest.approx(0.1 - MOST_LEAD * 0.1)
+
+
+def test_what_was_prepared_is_waited_for(device):
+    ahead = Ahead(GPU, is_on=True)
+    ahead.hand_over(torch.zeros(1))
+    assert device.waits == ["main for side"]
+
+
+def test_elsewhere_it_changes_nothing(device):
+    for ahead in (Ahead(torch.device("cpu"), is_on=True), Ahead(GPU, is_on=False)):
+        assert play(ahead, device, 0.01) <= device.clip_s
+        ahead.hand_over(torch.zeros(1))
+    assert not device.waits
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("attention", ["joint", "rolling"])
+def test_a_session_is_the_same_and_waits_for_no_network(tmp_path, attention):
+    folder = write_random_world(tmp_path, attention=attention)
+    seen = {}
+    for is_on in (False, True):
+        speed = Speed(compiled=False, graphs=True, overlap=is_on)
+        session = World.load(folder, "cuda", "float32", speed=speed).session()
+        session.reset(seed=3)
+        frames = [session.step(FORWARD) for _ in range(14)]
+        seen[is_on] = torch.stack([torch.from_numpy(frame.pixels) for step in frames for frame in step])
+    assert (seen[True].float() - seen[False].float()).abs().max() <= 1
+    torch.cuda._sleep(1_000_000_000)  # half a second of somebody else's network
+    busy = torch.cuda.Event()
+    busy.record()
+    begun = session.begin(FORWARD)
+    assert not busy.query()
+    assert len(list(begun.frames)) == len(frames[-1])
+    session.finish()
