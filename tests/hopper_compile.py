@@ -220,6 +220,14 @@ def short_sequences():
     return compiled(short.short_kernel, types, constants, num_warps=1)
 
 
+def prompt():
+    types = dict.fromkeys(("query", "key", "value", "out"), "*bf16") | {"times": "*fp32"}
+    constants = {"SCALE": 0.13, "TO_BASE_2": 1.44, "D": HEAD, "TILE_Q": short.QUERIES, "TILE_K": short.KEYS}
+    strides = [name for name in short.counted_kernel.arg_names if name.endswith(("_head", "_token"))]
+    assert strides
+    return compiled(short.counted_kernel, types, constants, num_warps=short.WARPS, num_stages=short.STAGES)
+
+
 def turning():
     """Norms and rotation."""
     tables = ("time_cos", "time_sin", "space_cos", "space_sin")
@@ -269,6 +277,7 @@ if __name__ == "__main__":
         "int8, specialised": specialised_product(gemm.SPECIALISED[0]),
         "norm": norm(),
         "short": short_sequences(),
+        "short prompt": prompt(),
         "norms and rotation": turning(),
     }
     if "--all" in sys.argv:

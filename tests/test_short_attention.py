@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from test_dit import CONTEXT, build, conditions, difference, inputs
 
 from worldwire_runtime import short_attention
+from worldwire_runtime.denoiser import Prompts
 from worldwire_runtime.kernels import native
-from worldwire_runtime.model.attention import Context, KeyValue, attend
-from worldwire_runtime.short_attention import attend_short, is_short, use_short_attention
+from worldwire_runtime.model.attention import Context, Counted, KeyValue, attend
+from worldwire_runtime.short_attention import attend_short, is_short, shortened, use_short_attention
 
 
 def sequences(queries: int, tokens: int, width: int = 16, dtype=torch.bfloat16):
@@ -73,3 +76,29 @@ def test_a_network_with_short_attention_is_the_same(monkeypatch):
             block.action_model.attend = attend_short
         got = model(latents, timestep, prepared, context=CONTEXT)
     assert difference(got, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("words", [0, 1, 5, 6])
+def test_a_shortened_prompt_says_the_same(monkeypatch, words):
+    monkeypatch.setattr(short_attention, "PROMPT_TOKENS", 7)
+    told = conditions(batch=1)
+    text = torch.zeros(1, 20, told.text.shape[-1])
+    text[:, :words] = torch.randn(1, words, text.shape[-1])
+    told = dataclasses.replace(told, text=text)
+    model, (latents, timestep) = build(), inputs(batch=1)
+    with torch.no_grad():
+        wanted = model(latents, timestep, model.prepare(told), context=CONTEXT)
+        keys = Prompts(model, shortened)(text)
+        assert all(isinstance(block, Counted) and block.key.shape[2] == 7 for block in keys.blocks)
+        brief = dataclasses.replace(told, text=keys)
+        got = model(latents, timestep, model.prepare(brief), context=CONTEXT)
+    assert difference(got, wanted) < 1e-6
+
+
+def test_long_prompts_and_several_at_once_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(short_attention, "PROMPT_TOKENS", 7)
+    model = build()
+    with torch.no_grad():
+        for text in (torch.randn(1, 20, 7), torch.zeros(2, 20, 7), torch.zeros(1, 7, 7)):
+            keys = model.encode_text(text)
+            assert shortened(text, keys) is keys

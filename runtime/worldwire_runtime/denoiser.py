@@ -35,13 +35,16 @@ from worldwire_runtime.model.dit import (
 )
 from worldwire_runtime.model.sampler import TRAIN_STEPS, Euler, Solver, Velocity, euler, flow_schedule, guided
 
+Shorten = Callable[[Tensor, TextKeys], TextKeys]
+
 
 class Denoiser:
     """Samples clips with a `DiT` in any attention mode.
 
     shift: how far the noise levels are bent towards noise. compiled: fuse the network's calls for the shapes
     of a session's steady state. graphs: replay a whole clip as one CUDA graph, on a GPU. tell: hears of what
-    takes a while. device: where it will run, if its weights wait elsewhere.
+    takes a while. device: where it will run, if its weights wait elsewhere. shorten: makes an equal of a
+    prompt's keys, given the embedded words.
     """
 
     def __init__(
@@ -53,8 +56,9 @@ class Denoiser:
         graphs: bool = False,
         tell: Tell = silent,
         device: torch.device | None = None,
+        shorten: Shorten | None = None,
     ):
-        self._dit, self._shift, self._prompts = dit, shift, Prompts(dit)
+        self._dit, self._shift, self._prompts = dit, shift, Prompts(dit, shorten)
         whole = whole_functions_are_compiled(dit) if device is None else device.type == "cpu"
         plain = ClipFunctions(dit)
         fused = ClipFunctions(compiled_network(dit, whole)) if compiled else plain
@@ -169,8 +173,8 @@ class Prompts:
     A text is known by its tensor, whose numbers nobody may change. The weights may only change between texts.
     """
 
-    def __init__(self, dit: DiT) -> None:
-        self._dit = dit
+    def __init__(self, dit: DiT, shorten: Shorten | None = None) -> None:
+        self._dit, self._shorten = dit, shorten
         self._kept: list[tuple[weakref.ref[Tensor], TextKeys]] = []
 
     def __call__(self, text: Tensor | TextKeys) -> TextKeys:
@@ -182,8 +186,11 @@ class Prompts:
         for known, keys in self._kept:
             if known() is text:
                 return keys
+        made = self._dit.encode_text(text)
+        if self._shorten is not None:
+            made = self._shorten(text, made)
         # Contiguous, for a recording copies them to where it reads them once only if they are.
-        keys = pytree.tree_map(Tensor.contiguous, self._dit.encode_text(text))
+        keys = pytree.tree_map(Tensor.contiguous, made)
         self._kept.append((weakref.ref(text), keys))
         return keys
 

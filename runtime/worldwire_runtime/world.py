@@ -43,7 +43,7 @@ from worldwire_runtime.released.rules import ReleasedRules
 from worldwire_runtime.rolling import RollingContext
 from worldwire_runtime.rules import OwnRules, Rules
 from worldwire_runtime.seed_images import SeedImages, check_picture
-from worldwire_runtime.short_attention import use_short_attention
+from worldwire_runtime.short_attention import shortened, use_short_attention
 from worldwire_runtime.sources import (
     CONFIG_FILE,
     DIT_FILE,
@@ -190,7 +190,13 @@ class World:
         use_row_kernels(dit)
         compiled, graphs = bool(self.speed.compiled), bool(self.speed.graphs)
         return Denoiser(
-            dit, self.config.sampler.shift, compiled=compiled, graphs=graphs, tell=tell, device=self.device
+            dit,
+            self.config.sampler.shift,
+            compiled=compiled,
+            graphs=graphs,
+            tell=tell,
+            device=self.device,
+            shorten=shortened,
         )
 
     def _make_decoder(self, tell: Tell) -> Decoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -213,7 +214,7 @@ def _repeat_block(clip: BlockClip, times: int) -> BlockClip:
         keyboard=_repeat_keys(clip.action.keyboard, times),
     )
     scale, shift = (part.repeat_interleave(times, 0) for part in (clip.camera_scale, clip.camera_shift))
-    return BlockClip(scale, shift, _repeat_keys(clip.text, times), action)
+    return BlockClip(scale, shift, _repeat_keys(cast(KeyValue, clip.text), times), action)
 
 
 def _repeat_keys(keys: KeyValue, times: int) -> KeyValue:

@@ -1,7 +1,8 @@
-"""Triton: attention of very many short sequences, each in one program that reads its rows once.
+"""Triton: attention that is short in one direction, in programs that read their rows once.
 
 The action modules mix a token with those at its place in a few other latents: thousands of sequences of ten
-to twenty. The libraries' kernels work on tiles of 64 queries and leave most of each tile empty.
+to twenty (`short_attention`). The libraries' kernels work on tiles of 64 queries and leave most of each
+empty. And every token looks at the prompt, whose padding is one key many times (`counted_attention`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor
 
 LEAST = 16
 """Rows of the smallest tile that the tensor cores multiply."""
+QUERIES, KEYS, WARPS, STAGES = 64, 64, 4, 2
+"""Of a tile of `counted_kernel`."""
 LOG2_E = 1 / math.log(2)
 
 
@@ -86,4 +89,90 @@ def short_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @short_attention.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(query)
+
+
+@triton.jit
+def counted_kernel(
+    query,
+    key,
+    value,
+    times,
+    out,
+    queries,
+    tokens,
+    query_head,
+    query_token,
+    key_head,
+    key_token,
+    value_head,
+    value_token,
+    out_head,
+    out_token,
+    SCALE: tl.constexpr,
+    TO_BASE_2: tl.constexpr,
+    D: tl.constexpr,
+    TILE_Q: tl.constexpr,
+    TILE_K: tl.constexpr,
+):
+    """Program (i, h): queries i * TILE_Q ... of head h. The first block of keys has one that counts."""
+    head = tl.program_id(1)
+    rows, channels = tl.program_id(0) * TILE_Q + tl.arange(0, TILE_Q), tl.arange(0, D)
+    here = (rows < queries)[:, None]
+    at = query + head * query_head + rows[:, None].to(tl.int64) * query_token + channels[None, :]
+    q = tl.load(at, mask=here, other=0.0)
+    largest = tl.full((TILE_Q,), float("-inf"), tl.float32)
+    total, mixed = tl.zeros((TILE_Q,), tl.float32), tl.zeros((TILE_Q, D), tl.float32)
+    for start in tl.range(0, tokens, TILE_K):
+        columns = start + tl.arange(0, TILE_K)
+        there = (columns < tokens)[:, None]
+        k = tl.load(
+            key + head * key_head + columns[:, None] * key_token + channels[None, :], mask=there, other=0.0
+        )
+        v = tl.load(
+            value + head * value_head + columns[:, None] * value_token + channels[None, :],
+            mask=there,
+            other=0.0,
+        )
+        count = tl.load(times + columns, mask=columns < tokens, other=float("-inf")) * TO_BASE_2
+        scores = tl.dot(q, k.T) * SCALE + count[None, :]
+        new_largest = tl.maximum(largest, tl.max(scores, axis=1))
+        weights = tl.exp2(scores - new_largest[:, None])
+        fade = tl.exp2(largest - new_largest)
+        total = total * fade + tl.sum(weights, axis=1)
+        mixed = tl.dot(weights.to(v.dtype), v, mixed * fade[:, None])
+        largest = new_largest
+    y = (mixed / total[:, None]).to(out.dtype.element_ty)
+    at = out + head * out_head + rows[:, None].to(tl.int64) * out_token + channels[None, :]
+    tl.store(at, y, mask=here)
+
+
+@torch.library.custom_op("worldwire::counted_attention", mutates_args=())
+def counted_attention(query: Tensor, key: Tensor, value: Tensor, times: Tensor) -> Tensor:
+    """`model.attention.attend_counted` of one sample: [1, H, Q, D] and [1, H, T, D], like `query`."""
+    query, key, value = (part if part.stride(-1) == 1 else part.contiguous() for part in (query, key, value))
+    out = torch.empty_like(query)
+    _, heads, queries, width = query.shape
+    counted_kernel[(triton.cdiv(queries, QUERIES), heads)](
+        query,
+        key,
+        value,
+        times,
+        out,
+        queries,
+        key.shape[2],
+        *(stride for part in (query, key, value, out) for stride in part.stride()[1:3]),
+        SCALE=LOG2_E / width**0.5,
+        TO_BASE_2=LOG2_E,
+        D=width,
+        TILE_Q=QUERIES,
+        TILE_K=KEYS,
+        num_warps=WARPS,
+        num_stages=STAGES,
+    )
+    return out
+
+
+@counted_attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, times: Tensor) -> Tensor:
     return torch.empty_like(query)

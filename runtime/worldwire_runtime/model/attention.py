@@ -23,6 +23,17 @@ class KeyValue(NamedTuple):
         return KeyValue(torch.cat((past.key, self.key), 2), torch.cat((past.value, self.value), 2))
 
 
+class Counted(NamedTuple):
+    """Keys and values [batch, heads, tokens, head width] that may stand for several equal ones each.
+
+    times: natural logarithms of for how many [tokens], float32; -inf: for none.
+    """
+
+    key: Tensor
+    value: Tensor
+    times: Tensor
+
+
 class Context(NamedTuple):
     """How many leading queries see only how many leading keys."""
 
@@ -62,6 +73,12 @@ def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tens
     if query.device.type == "cuda" and few and not query.requires_grad:
         return few_attention(query, keys)
     return F.scaled_dot_product_attention(query, keys.key, keys.value)
+
+
+def attend_counted(query: Tensor, keys: Counted) -> Tensor:
+    """The definition: `attend` to all that the keys stand for."""
+    scores = (query @ keys.key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5 + keys.times
+    return scores.softmax(dim=-1).to(keys.value.dtype) @ keys.value
 
 
 def few_attention(query: Tensor, keys: KeyValue) -> Tensor:

@@ -17,11 +17,13 @@ from worldwire_runtime.model.action import ActionCache, ActionClip, ActionModule
 from worldwire_runtime.model.attention import (
     ALL_TOKENS,
     Context,
+    Counted,
     Held,
     KeyValue,
     RMSNorm,
     Rows,
     attend,
+    attend_counted,
     attend_in_turn,
     layer_norm,
 )
@@ -36,7 +38,7 @@ class BlockClip(NamedTuple):
 
     camera_scale: Tensor  # [B, F, N, d]
     camera_shift: Tensor  # [B, F, N, d]
-    text: KeyValue
+    text: KeyValue | Counted
     action: ActionClip | None
 
     def part(self, start: int, stop: int) -> BlockClip:
@@ -152,16 +154,21 @@ def turned(x: Tensor, norm: RMSNorm, rotary: Rotary, dtype: torch.dtype) -> Tens
 class CrossAttention(Attention):
     """Attention of the tokens to the text: no positions, no mask."""
 
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(config)
+        self.attend_counted = attend_counted  # other arithmetic is put here from outside
+
     def keys(self, text: Tensor) -> KeyValue:
         """Keys and values of the embedded text [B, T, d]."""
         value = self._heads(self.v(text))
         key = self._heads(self.norm_k(self.k(text))).to(value.dtype)
         return KeyValue(key.transpose(1, 2), value.transpose(1, 2))
 
-    def forward(self, x: Tensor, text: KeyValue) -> Tensor:
-        query = self._heads(self.norm_q(self.q(x))).to(text.value.dtype)
-        attended = attend(query.flatten(1, 2).transpose(1, 2), text)
-        return self._merge(attended, x.shape[1])
+    def forward(self, x: Tensor, text: KeyValue | Counted) -> Tensor:
+        query = self._heads(self.norm_q(self.q(x))).to(text.value.dtype).flatten(1, 2).transpose(1, 2)
+        if isinstance(text, Counted):
+            return self._merge(self.attend_counted(query, text), x.shape[1])
+        return self._merge(attend(query, text), x.shape[1])
 
 
 class Block(nn.Module):
@@ -187,7 +194,7 @@ class Block(nn.Module):
         self.cam_scale_layer = nn.Linear(dim, dim)
         self.cam_shift_layer = nn.Linear(dim, dim)
 
-    def prepare(self, camera: Tensor, text: KeyValue, windows: ActionWindows | None) -> BlockClip:
+    def prepare(self, camera: Tensor, text: KeyValue | Counted, windows: ActionWindows | None) -> BlockClip:
         """The step-invariant part, from embedded rays [B, F, N, d], the text's keys and actions."""
         hidden = F.silu(self.cam_injector_layer1(camera))
         camera = camera + self.cam_injector_layer2(hidden)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from worldwire.errors import ConfigError, StateError
 from worldwire_runtime.model.action import ActionCache, build_windows
-from worldwire_runtime.model.attention import KeyValue, Rows, layer_norm, linear_of
+from worldwire_runtime.model.attention import Counted, KeyValue, Rows, layer_norm, linear_of
 from worldwire_runtime.model.blocks import MODULATIONS, Block, BlockCache, BlockClip, HeldBlock
 from worldwire_runtime.model.config import PATCH, DiTConfig
 from worldwire_runtime.model.rope import TrunkRotary, trunk_rotary
@@ -29,7 +29,7 @@ TIME_PERIOD = 10000.0
 class TextKeys(NamedTuple):
     """What a prompt offers to every block's text attention, whatever the clip is."""
 
-    blocks: tuple[KeyValue, ...]  # [B, heads, T, head width]
+    blocks: tuple[KeyValue | Counted, ...]  # [B, heads, T, head width]
 
 
 @dataclass(frozen=True)
