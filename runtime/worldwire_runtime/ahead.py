@@ -20,8 +20,8 @@ from worldwire_runtime.graphs import flatten
 
 HIGH_PRIORITY = -1
 """What is prepared is little; between two kernels of a network it comes first."""
-SLACK = 1.25
-"""Of the time that the last clips took to prepare; what comes too late costs as much as without all this."""
+SLACK = 1.5
+"""Of the time that the last clips took to prepare, for the server's part between two steps."""
 MOST_LEAD = 0.5
 """Of a clip's time. An input that comes later than that is applied a clip later."""
 NEWEST_WEIGHT = 0.25
