@@ -14,7 +14,7 @@ from torch import Tensor
 from worldwire.camera import Intrinsics
 from worldwire.errors import ConfigError, StateError
 from worldwire_runtime.ahead import Ahead
-from worldwire_runtime.camera import released
+from worldwire_runtime.camera import frustum, released
 from worldwire_runtime.camera.frustum import FAR_M, NEAR_M, overlap, paired_overlap, sample_frustum
 from worldwire_runtime.latent_store import LatentStore
 
@@ -46,18 +46,30 @@ def select_memory(
     count = overlaps.shape[1]
     if not (count and slots):
         return []
-    # A chosen one rules out itself and its neighbours: a query's best open candidate is among its first ones.
-    reach = min(count, (slots - 1) * (2 * SPACING + 1) + 1)
     newer = RECENCY / count * torch.arange(count, device=overlaps.device, dtype=torch.float64)
     place = range(count) if indices is None else indices
     if held:
-        newer[[column for index in held if (column := bisect_left(place, index)) < count]] += HELD
-    best = torch.where(overlaps > 0, overlaps + newer, -1.0).topk(reach, dim=1)
+        newer[_held_columns(held, place, count)] += HELD
+    best = torch.where(overlaps > 0, overlaps + newer, -1.0).topk(_reach(slots, count), dim=1)
     scores, columns = torch.stack([best.values, best.indices.double()]).cpu().numpy()
     ranked = [
         [int(column) for column, score in zip(*row, strict=True) if score > 0]
         for row in zip(columns, scores, strict=True)
     ]
+    return _take_turns(ranked, slots, place)
+
+
+def _reach(slots: int, count: int) -> int:
+    """How many of a query's best candidates matter: each chosen one rules out itself and its neighbours."""
+    return min(count, (slots - 1) * (2 * SPACING + 1) + 1)
+
+
+def _held_columns(held: Collection[int], place: Sequence[int], count: int) -> list[int]:
+    return [column for index in held if (column := bisect_left(place, index)) < count]
+
+
+def _take_turns(ranked: Sequence[Sequence[int]], slots: int, place: Sequence[int]) -> list[int]:
+    """The choice of `select_memory` among each query's best columns, best first; place: latent indices."""
 
     def is_apart(column: int) -> bool:
         return all(abs(place[column] - place[other]) > SPACING for other in chosen)
@@ -155,9 +167,13 @@ class Memory:
         held: latents that stay unless others are clearly better (see `select_memory`).
         """
         count = bisect_left(self._indices, before)
-        queries, candidates = query_c2w.to(self._choose_on), self._c2w[:count].to(self._choose_on)
-        if not (count and slots and len(queries)):
+        if not (count and slots and len(query_c2w)):
             return []
+        candidates = self._c2w[:count].to(self._choose_on)
+        if self._selection == "overlap" and frustum.has_kernel(candidates):
+            rows = self._select_by_kernel(query_c2w, candidates, slots, held)
+            return [self._indices[row] for row in rows]
+        queries = query_c2w.to(self._choose_on)
         if self._selection == "official":
             return self._select_official(queries, candidates, slots)
         shares = overlap(queries, candidates, self._points, self._intrinsics, self._near_m, self._far_m)
@@ -211,6 +227,27 @@ class Memory:
         return twin
 
     # ------------------------------------------------------------------ parts of them
+
+    def _select_by_kernel(
+        self, queries: Tensor, candidates: Tensor, slots: int, held: Collection[int]
+    ) -> list[int]:
+        """`select_memory` of `overlap`, in two launches: this stands before each clip."""
+        from worldwire_runtime.kernels.frustum import best_columns
+
+        count = len(candidates)
+        ranked = best_columns(
+            queries,
+            candidates,
+            self._points,
+            frustum.image_scales(self._intrinsics),
+            self._near_m,
+            self._far_m,
+            reach=_reach(slots, count),
+            newest=RECENCY,
+            held=_held_columns(held, self._indices, count),
+            bonus=HELD,
+        )
+        return _take_turns(ranked, slots, self._indices)
 
     def _select_official(self, queries: Tensor, candidates: Tensor, slots: int) -> list[int]:
         """The released choice with one camera per latent; slot j belongs to query j, over and over."""

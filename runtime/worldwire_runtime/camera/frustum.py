@@ -68,18 +68,21 @@ def overlap(
     0.031 down to 0.02 at worst and 0.008 on average at 256 points. Candidates are taken in chunks, so 20,000
     of them need little more memory than a few hundred; a GPU counts all at once, in a kernel of its own.
     """
+    if has_kernel(candidate_c2w):
+        from worldwire_runtime.kernels.frustum import shares
+
+        return shares(query_c2w, candidate_c2w, points_camera, image_scales(intrinsics), near_m, far_m)
     origin = query_c2w[0, :3, 3].double()
     queries = _centred(query_c2w, origin).permute(1, 0, 2).reshape(4, -1)
     cameras = _image_rows(_centred(candidate_c2w, origin), intrinsics)
     points = torch.nn.functional.pad(points_camera.float(), (0, 1), value=1.0).T.contiguous()
-    at_once = len(candidate_c2w) if _has_kernel(points) else 1
-    chunk = max(at_once, _CHUNK_TESTS // (len(query_c2w) * points.shape[1]))
+    chunk = max(1, _CHUNK_TESTS // (len(query_c2w) * points.shape[1]))
     with torch.autocast(points.device.type, enabled=False):
-        shares = [
+        parts = [
             _share_inside((rows.flatten(0, 1) @ queries).view(3, -1, 4), points, near_m, far_m)
             for rows in _chunks(cameras, chunk)
         ]
-    return torch.cat(shares).view(len(candidate_c2w), len(query_c2w)).T
+    return torch.cat(parts).view(len(candidate_c2w), len(query_c2w)).T
 
 
 def paired_overlap(
@@ -111,15 +114,21 @@ def _centred(c2w: Tensor, origin: Tensor) -> Tensor:
     return centred.float()
 
 
+def image_scales(intrinsics: Intrinsics) -> tuple[float, float, float, float]:
+    """What x and z are multiplied with, then y and z, for a point to be in the image if |x|, |y| <= z."""
+    half_width, half_height = intrinsics.width / 2, intrinsics.height / 2
+    return (
+        intrinsics.fx / half_width,
+        intrinsics.cx / half_width - 1,
+        intrinsics.fy / half_height,
+        intrinsics.cy / half_height - 1,
+    )
+
+
 def _to_image(intrinsics: Intrinsics, device: torch.device) -> Tensor:
     """The matrix [3, 3] after which a point of the camera is in the image if |x| <= z and |y| <= z."""
-    half_width, half_height = intrinsics.width / 2, intrinsics.height / 2
-    rows = [
-        [intrinsics.fx / half_width, 0.0, intrinsics.cx / half_width - 1],
-        [0.0, intrinsics.fy / half_height, intrinsics.cy / half_height - 1],
-        [0.0, 0.0, 1.0],
-    ]
-    return torch.tensor(rows, device=device)
+    x_scale, x_shift, y_scale, y_shift = image_scales(intrinsics)
+    return torch.tensor([[x_scale, 0.0, x_shift], [0.0, y_scale, y_shift], [0.0, 0.0, 1.0]], device=device)
 
 
 def _image_rows(c2w: Tensor, intrinsics: Intrinsics) -> Tensor:
@@ -127,13 +136,14 @@ def _image_rows(c2w: Tensor, intrinsics: Intrinsics) -> Tensor:
     return compose(_to_image(intrinsics, c2w.device), invert(c2w)[:, :3]).transpose(0, 1)
 
 
-def _has_kernel(tensor: Tensor) -> bool:
+def has_kernel(tensor: Tensor) -> bool:
+    """Whether `kernels.frustum` can take it: a GPU and Triton."""
     return tensor.is_cuda and find_spec("triton") is not None
 
 
 def _share_inside(rows: Tensor, points: Tensor, near_m: float, far_m: float) -> Tensor:
     """Share [P] of homogeneous `points` [4, N] inside the image after `rows` [3, P, 4]."""
-    if _has_kernel(rows):
+    if has_kernel(rows):
         from worldwire_runtime.kernels.frustum import share_inside
 
         return share_inside(rows, points, near_m, far_m)
