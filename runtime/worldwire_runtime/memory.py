@@ -65,7 +65,9 @@ def _reach(slots: int, count: int) -> int:
 
 
 def _held_columns(held: Collection[int], place: Sequence[int], count: int) -> list[int]:
-    return [column for index in held if (column := bisect_left(place, index)) < count]
+    """Of the latents `held` that are candidates; one that was thinned out is none."""
+    columns = ((bisect_left(place, index), index) for index in held)
+    return [column for column, index in columns if column < count and place[column] == index]
 
 
 def _take_turns(ranked: Sequence[Sequence[int]], slots: int, place: Sequence[int]) -> list[int]:
@@ -169,15 +171,8 @@ class Memory:
         count = bisect_left(self._indices, before)
         if not (count and slots and len(query_c2w)):
             return []
-        candidates = self._c2w[:count].to(self._choose_on)
-        if self._selection == "overlap" and frustum.has_kernel(candidates):
-            rows = self._select_by_kernel(query_c2w, candidates, slots, held)
-            return [self._indices[row] for row in rows]
-        queries = query_c2w.to(self._choose_on)
-        if self._selection == "official":
-            return self._select_official(queries, candidates, slots)
-        shares = overlap(queries, candidates, self._points, self._intrinsics, self._near_m, self._far_m)
-        return [self._indices[row] for row in select_memory(shares, slots, self._indices[:count], held)]
+        with self._ahead.beside():
+            return self._select(query_c2w, count, slots, held)
 
     def newest(self, count: int) -> list[int]:
         """Indices of the newest latents, at most `count`, oldest of them first."""
@@ -227,6 +222,18 @@ class Memory:
         return twin
 
     # ------------------------------------------------------------------ parts of them
+
+    def _select(self, query_c2w: Tensor, count: int, slots: int, held: Collection[int]) -> list[int]:
+        """Among the oldest `count` latents."""
+        candidates = self._c2w[:count].to(self._choose_on)
+        if self._selection == "overlap" and frustum.has_kernel(candidates):
+            rows = self._select_by_kernel(query_c2w, candidates, slots, held)
+            return [self._indices[row] for row in rows]
+        queries = query_c2w.to(self._choose_on)
+        if self._selection == "official":
+            return self._select_official(queries, candidates, slots)
+        shares = overlap(queries, candidates, self._points, self._intrinsics, self._near_m, self._far_m)
+        return [self._indices[row] for row in select_memory(shares, slots, self._indices[:count], held)]
 
     def _select_by_kernel(
         self, queries: Tensor, candidates: Tensor, slots: int, held: Collection[int]
