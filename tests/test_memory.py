@@ -280,4 +280,4 @@ def test_held_latents_stay_until_another_shows_clearly_more() -> None:
     assert select_memory(overlaps, 1, held=[0]) == [6]
     numbers = [10, 11, 12, 20, 21, 22, 30]
     assert select_memory(overlaps[:, :6], 1, numbers, held=[10, 99]) == [0]
-    assert select_memory(overlaps[:, :6], 1, numbers, held=[9]) == [3]  # thinned out: nobody inherits its place
+    assert select_memory(overlaps[:, :6], 1, numbers, held=[9]) == [3]  # thinned out
