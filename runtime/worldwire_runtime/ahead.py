@@ -8,7 +8,9 @@ will take to prepare. Where the host and the GPU took turns, the GPU now goes on
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -24,7 +26,7 @@ SLACK = 1.5
 """Of the time that the last clips took to prepare, for the server's part between two steps."""
 MOST_LEAD = 0.5
 """Of a clip's time. An input that comes later than that is applied a clip later."""
-NEWEST_WEIGHT = 0.25
+REMEMBERED = 5
 NAP_S = 0.0005
 
 
@@ -47,7 +49,7 @@ class Ahead:
         on = is_on and device.type == "cuda"
         self.stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY) if on else None
         self._begun_s = 0.0
-        self._preparing_s = 0.0  # of the last clips, the newest most
+        self._preparing_s: deque[float] = deque(maxlen=REMEMBERED)  # of the last clips
         self._clips: list[Launched] = []  # the last two
 
     @contextmanager
@@ -89,8 +91,7 @@ class Ahead:
         yield
         end.record()
         now = time.perf_counter()
-        newest = now - self._begun_s
-        self._preparing_s += NEWEST_WEIGHT * (newest - self._preparing_s) if self._preparing_s else newest
+        self._preparing_s.append(now - self._begun_s)
         self._clips = [*self._clips[-1:], Launched(start, end, now)]
 
     def wait(self) -> None:
@@ -106,7 +107,8 @@ class Ahead:
         was_running = not last.end.query()
         last.end.synchronize()
         started_s = time.perf_counter() if was_running else newest.launched_s
-        until_s = started_s + nap_until(last.start.elapsed_time(last.end) / 1000, self._preparing_s)
+        preparing_s = statistics.median(self._preparing_s)  # one of them may have been compiled
+        until_s = started_s + nap_until(last.start.elapsed_time(last.end) / 1000, preparing_s)
         while (left_s := until_s - time.perf_counter()) > 0 and not newest.end.query():
             time.sleep(min(NAP_S, left_s))
 

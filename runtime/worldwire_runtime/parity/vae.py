@@ -36,4 +36,4 @@ def load_case(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> VAE:
     known = {field.name for field in fields(VAEConfig)}
     vae = VAE(VAEConfig(**{name: value for name, value in spec.items() if name in known})).eval()
     load_into(vae, weights(tensors))
-    return vae
+    return vae.to(tensors["in.video"].device)  # statistics of the latents begin on the CPU
