@@ -159,6 +159,18 @@ def test_a_slow_client_does_not_make_the_world_run_ahead(world):
     assert not any(begun_before_the_last_frame(world)[1:])
 
 
+def test_a_client_may_take_the_frames_before_while_the_next_are_decoded(world):
+    """Credit comes bit by bit: what counts is that the last of it is there when a step may begin."""
+    world.steps_ahead_until = 3
+    with serving(world) as server, RawPeer(server.endpoint) as peer:
+        session = open_raw(peer, window=12)
+        peer.receive_many(8)
+        peer.send(Credit(session=session, frames=4))  # enough for the frames of the second step to begin
+        time.sleep(0.3)
+        peer.send(Credit(session=session, frames=4))  # now it has taken all of the first
+        assert [message.index for message in peer.receive_many(8)] == list(range(9, 17))
+
+
 def test_a_failing_decoder_ends_its_session_alone():
     world = SlowDecoderWorld(step_s=0.02, decode_s=0.02, broken_at=20)
     with serving(world) as server, worldwire.connect(server.endpoint) as client:

@@ -43,9 +43,9 @@ class Slot:
     epoch counts resets and restores: frames of an older one are void. window is the credit that the client
     granted with `start`, 0 while the session is not live; credit is what is left of it. due_s: a live step
     begins no sooner. step_s: how long the last one took. busy: the worker has a job of this session.
-    shows: the steps whose frames are still to be decoded; the first of them is, while is_showing. runs_ahead:
-    the client is so quick that the next step need not wait for that. failure: ends the session once all shows
-    are over; no step begins meanwhile. encoding: what waits in the outbox. closing: the session ends.
+    shows: the steps whose frames are still to be decoded; the first of them is, while is_showing, and `shown`
+    of its frames have left. failure: ends the session once all shows are over; no step begins meanwhile.
+    encoding: what waits in the outbox. closing: the session ends.
     over: it has ended; the slot is known until its last word has left, for what its client sends until it has
     heard that must not be answered by another error.
     An orphan has no client; tokens and orphaned_s say who may take it over, and since when it waits.
@@ -70,7 +70,7 @@ class Slot:
     busy: bool = False
     shows: deque[Show] = field(default_factory=deque)
     is_showing: bool = False
-    runs_ahead: bool = False
+    shown: int = 0
     failure: Exception | None = None
     encoding: int = 0
     tokens: tuple[str, ...] = ()
@@ -102,11 +102,14 @@ class Slot:
     def wants_step(self) -> bool:
         """Whether the session is live and its client can take the frames of a step.
 
-        While frames of the step before are decoded it is enough that the client is quick; those of the next
-        will wait, as latents, until it can take them.
+        While frames of the step before are decoded it is enough that the client is quick: it has taken all
+        frames of the steps before that, or could take two steps. Those of the next will wait, as latents,
+        until it can take them.
         """
         if self.shows:
-            ahead = self.is_showing and self.runs_ahead and len(self.shows) == 1
+            step = min(self.frames_per_step, self.window)
+            is_quick = self.credit + self.shown >= min(self.window, 2 * step)
+            ahead = self.is_showing and is_quick and len(self.shows) == 1
             return ahead and self.window > 0 and self.failure is None
         return 0 < min(self.frames_per_step, self.window) <= self.credit
 
@@ -121,12 +124,9 @@ class Slot:
         return self.encoding <= MOST_ENCODING and need <= self.credit
 
     def begin_show(self) -> Show:
-        """The frames that come next. The client is quick if it took all before, or could take two steps."""
-        show = self.shows[0]
-        step = min(self.frames_per_step, self.window)
-        self.runs_ahead = self.credit >= min(self.window, 2 * step)
-        self.is_showing = True
-        return show
+        """The frames that come next."""
+        self.is_showing, self.shown = True, 0
+        return self.shows[0]
 
     def end_show(self) -> None:
         """All frames of a step are decoded, or could not be."""
@@ -203,6 +203,7 @@ class Slot:
         """Whether a live picture may be sent now; if not it waits, and replaces one that waited."""
         if self.credit > 0:
             self.credit -= 1
+            self.shown += self.is_showing
             return True
         if self.waiting is not None:
             self.dropped += 1
