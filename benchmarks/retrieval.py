@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from worldwire.camera import Intrinsics, make_c2w, rotation_from_yaw_pitch
+from worldwire_runtime.benchmark import commit
 from worldwire_runtime.camera.frustum import FAR_M, NEAR_M, exact_overlap, overlap, sample_frustum
 from worldwire_runtime.memory import CAPACITY, POINTS, Memory
 from worldwire_runtime.world import pick_device
@@ -89,6 +90,7 @@ def main() -> None:
         "queries": QUERIES,
         "choices": [time_choice(device, pool) for pool in POOLS],
         "error": sampling_error(device),
+        "commit": commit(),
     }
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
     if args.json is not None:
