@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 from fake_world import FakeWorld
 from server_fixture import serving
@@ -107,6 +111,23 @@ def test_what_the_server_said_is_passed_on_when_a_measurement_fails(caplog):
     with pytest.raises(ConnectionLostError, match="no frame"):
         fails()
     assert "the server said last" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+def test_the_server_ends_with_a_benchmark_that_is_killed():
+    script = """
+import time
+from worldwire_runtime.benchmark import local_server
+with local_server(["--preset", "test-pattern"]) as (address, _):
+    print(address, flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as killed:
+        address = killed.stdout.readline().strip()
+        (server,) = psutil.Process(killed.pid).children()
+        killed.kill()
+    assert address.startswith("tcp://")
+    server.wait(30)
 
 
 @pytest.mark.parametrize(

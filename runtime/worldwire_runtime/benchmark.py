@@ -51,6 +51,8 @@ DEFAULT_SAMPLES: Final = 30
 PATIENCE_S: Final = 300.0
 """How long a single frame may take, compilation included."""
 START_TIMEOUT_S: Final = 600.0
+GUARDED: Final = "worldwire.viewer.guarded"
+"""Runs a verb until its standard input ends."""
 LAST_WORDS: Final = 3000
 """Characters of a server's log that are shown when something went wrong."""
 COMMIT_VARIABLE: Final = "WORLDWIRE_COMMIT"
@@ -79,16 +81,19 @@ class Measurement:
 def local_server(options: Sequence[str], caches: Path | None = None) -> Iterator[tuple[str, float]]:
     """A `worldwire serve` process with these options: its address, and the seconds until it was ready.
 
+    It ends with this process, however that ends: no server holds a GPU's memory for a benchmark that was killed.
+
     caches: a folder for what it compiles and measures (default: the user's).
     Raises MachineError with the last words of a server that did not start.
     """
     with tempfile.TemporaryDirectory() as folder:
         ready, words = Path(folder) / "ready", Path(folder) / "log"
-        command = [sys.executable, "-m", "worldwire", "serve", "--bind", "tcp://127.0.0.1:0"]
+        command = [sys.executable, "-m", GUARDED, "serve", "--bind", "tcp://127.0.0.1:0"]
         begun = time.monotonic()
         with words.open("w") as written:
             process = subprocess.Popen(
                 [*command, "--ready-file", str(ready), *options],
+                stdin=subprocess.PIPE,
                 stdout=written,
                 stderr=written,
                 env=dict(os.environ) | _cache_variables(caches),
