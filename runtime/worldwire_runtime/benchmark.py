@@ -81,7 +81,7 @@ class Measurement:
 def local_server(options: Sequence[str], caches: Path | None = None) -> Iterator[tuple[str, float]]:
     """A `worldwire serve` process with these options: its address, and the seconds until it was ready.
 
-    It ends with this process, however that ends: no server holds a GPU's memory for a benchmark that was killed.
+    It ends with this process, however that ends: a killed benchmark leaves no server that holds a GPU.
 
     caches: a folder for what it compiles and measures (default: the user's).
     Raises MachineError with the last words of a server that did not start.
