@@ -59,14 +59,14 @@ class Line:
 
 LINES = (
     Line(),
+    Line(at_once=LATENTS),
+    Line(at_once=2),
     Line(graphs=False),
     Line(form=TAPS),
     Line(measured=False),
     Line(form=VOLUME),
     Line(pruning=0.5),
     Line(pruning=0.0),
-    Line(at_once=2),
-    Line(at_once=LATENTS),
     Line(form=TAPS, graphs=False, measured=False),
     Line(compiled=False, graphs=False, form=TAPS),
 )
