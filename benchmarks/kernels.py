@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import multiprocessing
 import os
 import statistics
@@ -34,10 +35,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from worldwire_runtime.kernels import attention, flash, gemm, prologue
+from worldwire_runtime.kernels import attention, flash, gemm, prologue, short
 from worldwire_runtime.kernels.linear import linear
 from worldwire_runtime.kernels.rows import FP8, INT8, EightBit, Rows, quantise_rows
 from worldwire_runtime.kernels.tuning import Tiles, launched_ms
+from worldwire_runtime.short_attention import PROMPT_TOKENS as KEPT_TOKENS
 
 CHECKED_ROWS: Final = 64
 WARM_RUNS, TIMED_RUNS = 2, 9
@@ -49,6 +51,8 @@ ATTENTION_FORMS: Final[dict[str, dict[str, Any]]] = {
     "16-bit scores": {"scores": "16-bit"},
     "16-bit values": {"fp8_values": False},
 }
+SIXTEEN_BITS: Final[dict[str, Any]] = {"scores": "16-bit", "fp8_values": False}
+MOUSE_HEADS, MOUSE_WIDTH, PROMPT_TOKENS = 16, 64, 512
 EPS: Final = 1e-6
 TERA: Final = 1e12
 
@@ -261,6 +265,7 @@ def attending_cases(
         **{f"ours {label(tiles)}, scores of e4m3": kernel(tiles, scores="fp8") for tiles in choice[:3]},
         **{f"ours {label(tiles)}, scores of 16 bits": kernel(tiles, scores="16-bit") for tiles in choice[:1]},
         **{f"ours {label(tiles)}, 16-bit values": kernel(tiles, fp8_values=False) for tiles in choice[:1]},
+        **{f"ours {label(tiles)}, all in 16 bits": kernel(tiles, **SIXTEEN_BITS) for tiles in choice},
     }
     if specialised:
         methods = {f"ours {label(tiles)}": kernel(tiles) for tiles in flash.SPECIALISED}
@@ -299,6 +304,49 @@ def prologue_cases(sizes: Sizes, device: str) -> Iterator[Case]:
                 0.0,
                 lambda by=by, kind=kind: ready(by, kind),
             )
+
+
+def short_cases(sizes: Sizes, device: str) -> Iterator[Case]:
+    """What replaces the library for the mouse's attention and for that to a prompt, each beside it."""
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device, dtype=sizes.dtype)
+
+    def ready(by: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor) -> Ready:
+        exact = partial(F.scaled_dot_product_attention, *(part.double() for part in (query, key, value)))
+        return Ready(partial(by, query, key, value), exact, lambda result: result)
+
+    def mouse(by: Callable[..., Tensor], new: int, seen: int) -> Ready:
+        torch.manual_seed(0)
+        lengths = (new, seen, seen)
+        parts = (random(length, sizes.tokens, MOUSE_HEADS, MOUSE_WIDTH) for length in lengths)
+        return ready(by, *(part.permute(1, 2, 0, 3) for part in parts))
+
+    def prompt(by: Callable[..., Tensor], rows: int) -> Ready:
+        torch.manual_seed(0)
+        width = sizes.dim // sizes.heads
+        query, key, value = (
+            random(1, length, sizes.heads, width).transpose(1, 2)
+            for length in (rows, PROMPT_TOKENS, PROMPT_TOKENS)
+        )
+        for padded in (key, value):  # as behind a prompt of a few words
+            padded[:, :, PROMPT_TOKENS // 8 :] = padded[:, :, -1:].clone()
+        return ready(by, query, key, value)
+
+    def counted(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return short.counted_attention(query, key[:, :, :KEPT_TOKENS], value[:, :, :KEPT_TOKENS], times)
+
+    words = PROMPT_TOKENS // 8
+    times = torch.full((KEPT_TOKENS,), -torch.inf, device=device)
+    times[:words], times[words] = 0, math.log(PROMPT_TOKENS - words)
+    library = F.scaled_dot_product_attention
+    for new, seen in ((sizes.new, sizes.latents), (sizes.latents, sizes.latents), (1, sizes.new)):
+        for name, by in (("library", library), ("ours", short.short_attention)):
+            shape = f"{sizes.tokens} of {new}x{seen}"
+            yield Case("mouse", name, shape, 0.0, partial(mouse, by, new, seen))
+    for rows in sizes.rows[:3]:
+        for name, by in (("library", library), (f"ours, {KEPT_TOKENS} counted", counted)):
+            yield Case("prompt", name, f"{rows}x{PROMPT_TOKENS}", 0.0, partial(prompt, by, rows))
 
 
 def block_cases(sizes: Sizes, device: str) -> Iterator[Case]:
@@ -368,6 +416,7 @@ GROUPS: Final = {
     "attention": attention_cases,
     "gemm": gemm_cases,
     "prologue": prologue_cases,
+    "short": short_cases,
     "feed-forward": block_cases,
     "specialised": specialised_cases,
 }

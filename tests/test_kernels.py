@@ -367,6 +367,7 @@ def test_the_benchmark_times_and_checks_what_it_can_run(monkeypatch):
     cases = [
         *list(kernels.gemm_cases(kernels.SMALL, DEVICE))[-3:],
         *list(kernels.attention_cases(kernels.SMALL, DEVICE))[-4:],
+        *list(kernels.short_cases(kernels.SMALL, DEVICE))[1:8:6],
     ]
     results = [kernels.measure(case, DEVICE) for case in cases]
     assert not [result.failure for result in results if result.failure]
