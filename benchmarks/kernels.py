@@ -8,7 +8,7 @@ Shapes are those of the 5B world at 704x1280: width 3072, feed-forward 14336, 88
 in a later clip, 10 of them new; rolling, 1 or 2 latents at a time over 10. Our kernels are timed with each of
 their candidates for tiles, beside the libraries'. Random data; medians of device time, each run with a cold
 L2 cache. Errors are relative to float64 on some rows. A case that fails is reported as failed and costs no
-other case. First of all, Triton compiles, in parallel. The last group has the kernels whose warps have roles.
+other case. First of all, Triton compiles, in parallel.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def gemm_cases(sizes: Sizes, device: str) -> Iterator[Case]:
     """Every product of a block, by the libraries and by our kernel."""
     for rows in sizes.rows:
         for inputs, outputs in layers(sizes):
-            yield from product_cases(sizes, device, rows, inputs, outputs, specialised=False)
+            yield from product_cases(sizes, device, rows, inputs, outputs)
 
 
 def layers(sizes: Sizes) -> list[tuple[int, int]]:
@@ -127,7 +127,7 @@ def layers(sizes: Sizes) -> list[tuple[int, int]]:
     return sorted({(dim, dim), (dim, 3 * dim), (dim, ffn), (ffn, dim)})
 
 
-def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int, *, specialised: bool) -> Iterator[Case]:
+def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int) -> Iterator[Case]:
     """One shape."""
     dtype = sizes.dtype
 
@@ -173,12 +173,9 @@ def product_cases(sizes: Sizes, device: str, M: int, K: int, N: int, *, speciali
         return Case("gemm", name, f"{M}x{K}x{N}{' GELU' * gelu}", 2.0 * M * K * N, prepare)
 
     gelu = sizes.ffn == N
-    if specialised:
-        choice = gemm.SPECIALISED
-    else:
-        choice = gemm.candidates(M, dtype, False) if device == "cuda" else (gemm.SMALL,)
-        yield case("16-bit, library", plain)
-        yield case("fp8, torch._scaled_mm", lambda: eight(FP8, library))
+    choice = gemm.candidates(M, dtype, False) if device == "cuda" else (gemm.SMALL,)
+    yield case("16-bit, library", plain)
+    yield case("fp8, torch._scaled_mm", lambda: eight(FP8, library))
     for tiles in choice:
         yield case(f"int8, ours {label(tiles)}", lambda tiles=tiles: eight(INT8, ours(tiles)))
 
@@ -193,18 +190,7 @@ def label(tiles: Tiles) -> str:
 def attention_cases(sizes: Sizes, device: str) -> Iterator[Case]:
     """Self-attention of a whole clip, of its new latents, and rolling: of one and of two new latents."""
     for queries, tokens in attention_shapes(sizes):
-        yield from attending_cases(sizes, device, queries, tokens, specialised=False)
-
-
-def specialised_cases(sizes: Sizes, device: str) -> Iterator[Case]:
-    """Attention and products by kernels with roles for warps: last, for those hang where they are wrong."""
-    if device != "cuda":
-        return
-    for queries, tokens in attention_shapes(sizes):
-        yield from attending_cases(sizes, device, queries, tokens, specialised=True)
-    for rows in sizes.rows:
-        for inputs, outputs in layers(sizes):
-            yield from product_cases(sizes, device, rows, inputs, outputs, specialised=True)
+        yield from attending_cases(sizes, device, queries, tokens)
 
 
 def attention_shapes(sizes: Sizes) -> tuple[tuple[int, int], ...]:
@@ -213,9 +199,7 @@ def attention_shapes(sizes: Sizes) -> tuple[tuple[int, int], ...]:
     return (whole, whole), (new, whole), (one, new), (two, new)
 
 
-def attending_cases(
-    sizes: Sizes, device: str, queries: int, tokens: int, *, specialised: bool
-) -> Iterator[Case]:
+def attending_cases(sizes: Sizes, device: str, queries: int, tokens: int) -> Iterator[Case]:
     """One shape. Keys have an offset per channel, as keys of real networks do."""
     width = sizes.dim // sizes.heads
     checked = min(queries, CHECKED_ROWS)
@@ -267,9 +251,7 @@ def attending_cases(
         **{f"ours {label(tiles)}, 16-bit values": kernel(tiles, fp8_values=False) for tiles in choice[:1]},
         **{f"ours {label(tiles)}, all in 16 bits": kernel(tiles, **SIXTEEN_BITS) for tiles in choice},
     }
-    if specialised:
-        methods = {f"ours {label(tiles)}": kernel(tiles) for tiles in flash.SPECIALISED}
-    elif queries == tokens:
+    if queries == tokens:
         methods[f"ours {label(choice[0])}, with preparation"] = with_preparation
     operations = 4.0 * sizes.dim * queries * tokens
     for name, by in methods.items():
@@ -418,7 +400,6 @@ GROUPS: Final = {
     "prologue": prologue_cases,
     "short": short_cases,
     "feed-forward": block_cases,
-    "specialised": specialised_cases,
 }
 
 

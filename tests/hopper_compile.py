@@ -25,7 +25,6 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 from worldwire_runtime.kernels import (
     flash,
-    flash_specialised,
     gemm,
     gemm_specialised,
     prologue,
@@ -179,26 +178,6 @@ def specialised_product(tiles):
     return compiled(kernel, types, constants, tiles, maxnreg=limit)
 
 
-def specialised_attention(tiles, head):
-    rows = tiles.rows // specialised.GROUPS
-    types = {
-        "query_desc": described("i8", [rows, head]),
-        "key_desc": described("i8", [tiles.columns, head]),
-        "value_desc": described("fp8e4nv", [head, tiles.columns]),
-        "out": "*bf16",
-    } | dict.fromkeys(("query_scale", "value_scale", "value_mean"), "*fp32")
-    constants = {
-        "D": head,
-        "ROWS": rows,
-        "TILE_K": tiles.columns,
-        "STAGES": tiles.stages,
-        "APART": tiles.apart,
-        "SHIFT": flash.SHIFT,
-    }
-    kernel, limit = flash_specialised.specialised_kernel, specialised.REGISTERS_AT_START
-    return compiled(kernel, types, constants, tiles, maxnreg=limit)
-
-
 def norm():
     types = dict.fromkeys(("x", "shift", "scale", "row_scale"), "*fp32") | {"values": "*i8", "eps": "fp32"}
     constants = {
@@ -256,8 +235,6 @@ def every_candidate():
         yield f"gated, {tiles}", product("i8", "fp32", gated=True, tiles=tiles)
     for tiles in flash.CANDIDATES:
         yield f"attention, {tiles}", attention(tiles, HEAD)
-    for tiles in flash.SPECIALISED:
-        yield f"attention, {tiles}", specialised_attention(tiles, HEAD)
 
 
 if __name__ == "__main__":
@@ -270,10 +247,6 @@ if __name__ == "__main__":
         "attention": attention(flash.CANDIDATES[0], HEAD),
         "attention, sums in the tensor cores": attention(flash.CANDIDATES[-1], HEAD),
         "attention of narrow heads": attention(flash.CANDIDATES[0], NARROW_HEAD),
-        "attention, specialised": specialised_attention(flash.SPECIALISED[0], HEAD),
-        "attention, specialised, a product beside its softmax": specialised_attention(
-            flash.SPECIALISED[1], HEAD
-        ),
         "int8, specialised": specialised_product(gemm.SPECIALISED[0]),
         "norm": norm(),
         "short": short_sequences(),

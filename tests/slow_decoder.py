@@ -22,7 +22,7 @@ class SlowDecoderWorld(FakeWorld):
 
     broken_step: the step that fails, in its first half, or in its second if `breaks_late`; no frame of the
     step before is decoded until it has.
-    log: what happened, in order: ("begin", step), ("decoded", frame), ("save", frame), ...
+    log: what happened, in order: ("begin", step), ("show", step), ("decoded", frame), ("save", frame), ...
     """
 
     decode_s: float = 0.0
@@ -92,6 +92,7 @@ class SlowDecoderSession(FakeSession):
                 assert world.has_begun.wait_for(lambda: ("begin", step + 1) in world.log, 30)
 
     def _decoded(self, frames: list[Frame], step: int) -> Iterator[Frame]:
+        self.world.log.append(("show", step))
         self._wait_before_decoding(step)
         for place, frame in enumerate(frames):
             if place % FRAMES_PER_LATENT == 0:

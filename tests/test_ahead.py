@@ -90,11 +90,11 @@ def device(monkeypatch) -> FakeDevice:
     return found
 
 
-def play(ahead: Ahead, device: FakeDevice, preparing_s: float) -> float:
+def play(ahead: Ahead, device: FakeDevice, preparing_s: float, form: str = "clip") -> float:
     """A clip; how long before the device's end of it the step ends, in seconds."""
     with ahead.preparing():
         device.clock.sleep(preparing_s)
-    with ahead.computing():
+    with ahead.computing(form):
         device.busy_until_s = max(device.clock.now_s, device.busy_until_s) + device.clip_s
     ahead.wait()
     return device.busy_until_s - device.clock.now_s
@@ -115,6 +115,15 @@ def test_the_device_never_stands_still_then(device):
     for _ in range(10):
         play(ahead, device, 0.01)
     assert device.busy_until_s - begun_s == pytest.approx(10 * device.clip_s, abs=1e-6)
+
+
+def test_clips_of_several_forms_end_by_their_own_time(device):
+    """Two sessions in turn: what the short clips of one take says nothing of the other's long ones."""
+    ahead = Ahead(GPU, is_on=True)
+    for _ in range(4):
+        for device.clip_s, form in ((1.0, "long"), (0.1, "short")):
+            left_s = play(ahead, device, 0.01, form)
+            assert left_s <= SLACK * 0.01 + 1e-3
 
 
 def test_a_clip_that_is_shorter_than_the_last_is_not_waited_for_any_longer(device):
@@ -140,8 +149,9 @@ def test_what_was_prepared_is_waited_for(device):
 
 
 def test_elsewhere_it_changes_nothing(device):
-    for ahead in (Ahead(torch.device("cpu"), is_on=True), Ahead(GPU, is_on=False)):
-        assert play(ahead, device, 0.01) <= device.clip_s
+    for place, left_s in ((GPU, 0), (torch.device("cpu"), device.clip_s)):  # a CPU is done when it returns
+        ahead = Ahead(place, is_on=place.type == "cpu")
+        assert play(ahead, device, 0.01) == pytest.approx(left_s)
         ahead.hand_over(torch.zeros(1))
     assert not device.waits
 

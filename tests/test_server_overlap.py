@@ -166,7 +166,7 @@ def test_a_client_may_take_the_frames_before_while_the_next_are_decoded(world):
         session = open_raw(peer, window=12)
         peer.receive_many(8)
         peer.send(Credit(session=session, frames=4))  # enough for the frames of the second step to begin
-        time.sleep(0.3)
+        assert wait_until(lambda: ("show", 2) in world.log)
         peer.send(Credit(session=session, frames=4))  # now it has taken all of the first
         assert [message.index for message in peer.receive_many(8)] == list(range(9, 17))
 

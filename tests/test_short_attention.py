@@ -11,8 +11,15 @@ from test_dit import CONTEXT, build, conditions, difference, inputs
 from worldwire_runtime import short_attention
 from worldwire_runtime.denoiser import Prompts
 from worldwire_runtime.kernels import native
-from worldwire_runtime.model.attention import Context, Counted, KeyValue, attend
-from worldwire_runtime.short_attention import attend_short, is_short, shortened, use_short_attention
+from worldwire_runtime.model.attention import Context, Counted, KeyValue, attend, attend_counted
+from worldwire_runtime.short_attention import (
+    attend_prompt,
+    attend_short,
+    counts_prompts,
+    is_short,
+    shortened,
+    use_short_attention,
+)
 
 
 def sequences(queries: int, tokens: int, width: int = 16, dtype=torch.bfloat16):
@@ -41,6 +48,26 @@ def test_nothing_changes_where_kernels_do_not_run(monkeypatch):
     model = build()
     use_short_attention(model)
     assert model.blocks[0].action_model.attend is attend
+    assert model.blocks[0].cross_attn.attend_counted is attend_counted
+    assert not counts_prompts(torch.device("cuda"), torch.bfloat16)
+
+
+def test_where_they_run_both_forms_are_put_in(monkeypatch):
+    monkeypatch.setattr(native, "AVAILABLE", True)
+    monkeypatch.setattr(native, "register", lambda: None)
+    model = build()
+    use_short_attention(model)
+    assert model.blocks[0].action_model.attend is attend_short
+    assert all(block.cross_attn.attend_counted is attend_prompt for block in model.blocks)
+    assert counts_prompts(torch.device("cuda"), torch.bfloat16)
+    assert not counts_prompts(torch.device("cuda"), torch.float32)
+    assert not counts_prompts(torch.device("cpu"), torch.bfloat16)
+
+
+def test_on_a_cpu_a_counted_prompt_is_attended_to_by_its_definition():
+    query, keys = sequences(30, 7)
+    counted = Counted(*keys, torch.zeros(7))
+    assert torch.equal(attend_prompt(query, counted), attend_counted(query, counted))
 
 
 def test_the_context_is_a_call_of_its_own(monkeypatch):

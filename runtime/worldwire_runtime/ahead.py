@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -31,8 +31,9 @@ NAP_S = 0.0005
 
 
 class Launched(NamedTuple):
-    """A clip on its way. launched_s: host time at which the device had all of it."""
+    """A clip on its way. form: clips of the same take equally long. launched_s: host time, behind it."""
 
+    form: Hashable
     start: torch.cuda.Event
     end: torch.cuda.Event
     launched_s: float
@@ -50,7 +51,8 @@ class Ahead:
         self.stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY) if on else None
         self._begun_s = 0.0
         self._preparing_s: deque[float] = deque(maxlen=REMEMBERED)  # of the last clips
-        self._clips: list[Launched] = []  # the last two
+        self._clips: list[Launched] = []  # the last two, whosever they are
+        self._took_s: dict[Hashable, float] = {}  # by form, of the newest that is done
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -68,6 +70,12 @@ class Ahead:
         with torch.cuda.stream(self.stream):
             yield
 
+    def settle(self) -> None:
+        """Until the device has done what this thread gave it, also of what is prepared."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self.stream)
+        wait_for(self._device)
+
     def hand_over(self, *parts: Any) -> None:
         """The caller's stream waits for what was prepared; its memory stays until that stream is done."""
         if self.stream is None:
@@ -81,34 +89,37 @@ class Ahead:
                 leaf.record_stream(here)
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Around the launch of a clip's network, on the caller's stream."""
+    def computing(self, form: Hashable) -> Iterator[None]:
+        """Around the launch of a clip's network, on the caller's stream. form: see `Launched`."""
         if self.stream is None:
             yield
             return
         start, end = (torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(2))
-        start.record()
+        here = torch.cuda.current_stream(self._device)
+        start.record(here)
         yield
-        end.record()
+        end.record(here)
         now = time.perf_counter()
         self._preparing_s.append(now - self._begun_s)
-        self._clips = [*self._clips[-1:], Launched(start, end, now)]
+        self._clips = [*self._clips[-1:], Launched(form, start, end, now)]
 
     def wait(self) -> None:
-        """Until the newest clip is nearly done; until it is where none was measured before."""
+        """Until the newest clip is nearly done; until it is where none of its form was measured before."""
         if self.stream is None or not self._clips:
             wait_for(self._device)
             return
         *before, newest = self._clips
-        if not before:
+        started_s = newest.launched_s
+        for last in before:
+            if not last.end.query():
+                last.end.synchronize()
+                started_s = time.perf_counter()
+            self._took_s[last.form] = last.start.elapsed_time(last.end) / 1000
+        if newest.form not in self._took_s:
             newest.end.synchronize()
             return
-        (last,) = before
-        was_running = not last.end.query()
-        last.end.synchronize()
-        started_s = time.perf_counter() if was_running else newest.launched_s
         preparing_s = statistics.median(self._preparing_s)  # one of them may have been compiled
-        until_s = started_s + nap_until(last.start.elapsed_time(last.end) / 1000, preparing_s)
+        until_s = started_s + nap_until(self._took_s[newest.form], preparing_s)
         while (left_s := until_s - time.perf_counter()) > 0 and not newest.end.query():
             time.sleep(min(NAP_S, left_s))
 

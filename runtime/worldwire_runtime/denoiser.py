@@ -93,12 +93,13 @@ class Denoiser:
     def step(self) -> Callable[..., Tensor]:
         """What computes one denoising step: `DiT.forward` under joint attention, else `DiT.denoise`.
 
-        May be replaced by an equal function: an engine, say.
+        May be replaced by an equal function: an engine, say. Prompts are not shortened for that one.
         """
         return self._forms[0].step
 
     @step.setter
     def step(self, function: Callable[..., Tensor]) -> None:
+        self._prompts = Prompts(self._dit)
         for form in self._forms:
             form.step = function
 

@@ -268,7 +268,7 @@ class RollingContext:
     def _room_for(self, places: Places, like: Tensor) -> HeldContext:
         """Where the keys stand; that of the era before, if it has as many places."""
         if self._room is None or self._room.places != places.count:
-            self._room = None  # before there are two
+            self._room = None  # before there are two, once the clip under way is done
             self._room = self._denoiser.dit.hold(places.count, like)
         return self._room
 

@@ -65,6 +65,12 @@ class Told(NamedTuple):
     noise: Tensor
 
     @property
+    def latents(self) -> int:
+        """How many the network sees in the first step."""
+        conditions = self.clip.conditions if isinstance(self.clip, FirstStep) else self.clip
+        return conditions.plucker.shape[1]
+
+    @property
     def parts(self) -> tuple[Any, ...]:
         """All that has tensors in it."""
         if isinstance(self.clip, FirstStep):
@@ -175,7 +181,7 @@ class Session:
                 with clock("camera"):
                     told = self._tell(memory, move, slots)
             ahead.hand_over(*told.parts)
-            with clock("denoise"), ahead.computing():
+            with clock("denoise"), ahead.computing((self._plan, told.latents)):
                 latents = self._imagine(memory, told)
         self._begun = latents, move
         return Begun(move.c2w, self._show(latents, move, slots, clock))

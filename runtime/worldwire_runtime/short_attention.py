@@ -22,6 +22,7 @@ from worldwire_runtime.model.attention import (
     KeyValue,
     attend,
     attend_counted,
+    in_two_calls,
 )
 from worldwire_runtime.model.blocks import Block
 from worldwire_runtime.model.dit import DiT, TextKeys
@@ -50,12 +51,7 @@ def attend_short(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -
         return attend(query, keys, context)
     if not context.queries:
         return torch.ops.worldwire.short_attention(query, *keys)
-    front = KeyValue(keys.key[:, :, : context.keys], keys.value[:, :, : context.keys])
-    parts = (
-        attend_short(query[:, :, : context.queries], front),
-        attend_short(query[:, :, context.queries :], keys),
-    )
-    return torch.cat(parts, dim=2)
+    return in_two_calls(attend_short, query, keys, context)
 
 
 def is_short(query: Tensor, keys: KeyValue) -> bool:
@@ -69,6 +65,11 @@ def is_short(query: Tensor, keys: KeyValue) -> bool:
         and max(queries, tokens) <= LONGEST
         and not query.requires_grad
     )
+
+
+def counts_prompts(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether prompts are shortened: where a kernel attends to them, for all scores at once are many."""
+    return native.AVAILABLE and device.type == "cuda" and dtype in DTYPES
 
 
 def attend_prompt(query: Tensor, keys: Counted) -> Tensor:
@@ -86,9 +87,11 @@ def shortened(text: Tensor, keys: TextKeys) -> TextKeys:
     and several at once, stay as they are. Waits for the device.
     """
     tokens = text.shape[1]
-    others = (text[:1] != text[:1, -1:]).any(-1).flatten().nonzero()
+    if len(text) != 1 or tokens <= PROMPT_TOKENS:
+        return keys
+    others = (text != text[:, -1:]).any(-1).flatten().nonzero()
     words = int(others[-1]) + 1 if len(others) else 0
-    if len(text) != 1 or words >= PROMPT_TOKENS or tokens <= PROMPT_TOKENS:
+    if words >= PROMPT_TOKENS:
         return keys
     times = torch.full((PROMPT_TOKENS,), -torch.inf, device=text.device)
     times[:words] = 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from worldwire.api import WorldInfo
 from worldwire.errors import ConfigError, ImageError
 from worldwire_runtime.acceleration import Tell, silent
-from worldwire_runtime.ahead import Ahead, wait_for
+from worldwire_runtime.ahead import Ahead
 from worldwire_runtime.assembly import Networks, Place, assemble
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.decoder import Decoder, DecoderStream
@@ -43,7 +43,7 @@ from worldwire_runtime.released.rules import ReleasedRules
 from worldwire_runtime.rolling import RollingContext
 from worldwire_runtime.rules import OwnRules, Rules
 from worldwire_runtime.seed_images import SeedImages, check_picture
-from worldwire_runtime.short_attention import shortened, use_short_attention
+from worldwire_runtime.short_attention import counts_prompts, shortened, use_short_attention
 from worldwire_runtime.sources import (
     CONFIG_FILE,
     DIT_FILE,
@@ -196,7 +196,7 @@ class World:
             graphs=graphs,
             tell=tell,
             device=self.device,
-            shorten=shortened,
+            shorten=shortened if counts_prompts(self.device, self.dtype) else None,
         )
 
     def _make_decoder(self, tell: Tell) -> Decoder:
@@ -334,7 +334,7 @@ class World:
 
     def wait(self) -> None:
         """Until the device has done what this thread gave it; a GPU's lane goes on."""
-        wait_for(self.device)
+        self.ahead.settle()
 
 
 def _place(source: Source, device: str, precision: str, text_on: str) -> Place:

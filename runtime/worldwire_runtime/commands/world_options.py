@@ -42,7 +42,11 @@ def _add_speed(add: Callable[..., argparse.Action]) -> list[argparse.Action]:
     return [
         add("--compile", action=either, help="fuse the networks once shapes settle (default: on a GPU)"),
         add("--graphs", action=either, help="replay whole clips as CUDA graphs (default: on a GPU)"),
-        add("--overlap", action=either, help="decode frames while the next step runs (default: on a GPU)"),
+        add(
+            "--overlap",
+            action=either,
+            help="decode and prepare steps while others run (default: on a GPU)",
+        ),
         add(
             "--attention-8bit", action="store_true", help="self-attention in 8-bit products, not quite exact"
         ),

@@ -23,7 +23,6 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from worldwire_runtime.kernels import flash_specialised
 from worldwire_runtime.kernels.attention import PROBABILITY_RANGE
 from worldwire_runtime.kernels.gemm import DTYPES
 from worldwire_runtime.kernels.rows import FP8
@@ -41,13 +40,6 @@ CANDIDATES = (
 LONGEST_SUM = 2048
 """Tokens whose fp8 products may be summed in the tensor cores. They keep few bits: on an H200 sums of 16,720
 that do not cancel lose 18.8 %, and the loss grows in proportion (about 1 % of 900)."""
-SPECIALISED = (
-    Tiles(128, 128, 0, warps=4, stages=5, specialised=True, apart=True),
-    Tiles(128, 64, 0, warps=4, stages=8, specialised=True, apart=True),
-    Tiles(128, 128, 0, warps=4, stages=5, specialised=True),
-    Tiles(128, 64, 0, warps=4, stages=8, specialised=True),
-)
-"""Of `flash_specialised`: right on an H200, and no faster there than the best of the others."""
 SMALL = Tiles(16, 64, 0, warps=4, stages=1, apart=True)
 """For Triton's interpreter."""
 LEAST_WIDTH = 32
@@ -256,9 +248,6 @@ def _launch(
     tiles: Tiles,
 ) -> None:
     batch, heads, queries, width = query.shape
-    if tiles.specialised:
-        flash_specialised.launch(query, key, value, *factors, tokens, out, tiles, SHIFT)
-        return
     fp8 = factors[1] is not None
     value_tile = [width, tiles.columns] if fp8 else [tiles.columns, width]
     flash_kernel[(triton.cdiv(queries, tiles.rows), batch * heads)](

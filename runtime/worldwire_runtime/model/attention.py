@@ -58,12 +58,7 @@ def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tens
     A context costs a second call instead of a mask tensor: its queries attend to its keys, the others to all.
     """
     if context.queries:
-        front = KeyValue(keys.key[:, :, : context.keys], keys.value[:, :, : context.keys])
-        attended = (
-            attend(query[:, :, : context.queries], front),
-            attend(query[:, :, context.queries :], keys),
-        )
-        return torch.cat(attended, dim=2)
+        return in_two_calls(attend, query, keys, context)
     if query.ndim > FUSED_NDIM:  # the fused kernels take no further dimensions: each sequence as a head
         flat, key, value = (part.flatten(1, -3) for part in (query, *keys))
         return attend(flat, KeyValue(key, value)).unflatten(1, query.shape[1:-2])
@@ -73,6 +68,15 @@ def attend(query: Tensor, keys: KeyValue, context: Context = EVERYTHING) -> Tens
     if query.device.type == "cuda" and few and not query.requires_grad:
         return few_attention(query, keys)
     return F.scaled_dot_product_attention(query, keys.key, keys.value)
+
+
+def in_two_calls(
+    attend: Callable[[Tensor, KeyValue], Tensor], query: Tensor, keys: KeyValue, context: Context
+) -> Tensor:
+    """Attention in some form without a context, for a context: its queries to its keys, the others to all."""
+    front = KeyValue(keys.key[:, :, : context.keys], keys.value[:, :, : context.keys])
+    attended = (attend(query[:, :, : context.queries], front), attend(query[:, :, context.queries :], keys))
+    return torch.cat(attended, dim=2)
 
 
 def attend_counted(query: Tensor, keys: Counted) -> Tensor:

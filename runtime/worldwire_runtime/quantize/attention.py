@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypedDict, cast
 
-import torch
 from torch import Tensor
 
 from worldwire_runtime.kernels import native
 from worldwire_runtime.kernels.attention import DEFAULT_SCORES, attention
-from worldwire_runtime.model.attention import EVERYTHING, Context, KeyValue, attend
+from worldwire_runtime.model.attention import EVERYTHING, Context, KeyValue, attend, in_two_calls
 from worldwire_runtime.model.blocks import Block
 from worldwire_runtime.model.dit import DiT
 
@@ -88,9 +87,4 @@ def attend_8bit(
     form: Form = {"scores": scores, "fp8_values": fp8_values}
     if not context.queries:
         return attention(query, keys.key, keys.value, **form)
-    front = KeyValue(keys.key[:, :, : context.keys], keys.value[:, :, : context.keys])
-    parts = (
-        attend_8bit(query[:, :, : context.queries], front, **form),
-        attend_8bit(query[:, :, context.queries :], keys, **form),
-    )
-    return torch.cat(parts, dim=2)
+    return in_two_calls(partial(attend_8bit, **form), query, keys, context)

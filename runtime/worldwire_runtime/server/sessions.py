@@ -178,7 +178,7 @@ class Slot:
         if self.epoch == 0:
             raise StateError("the session has not started", remedy="send `reset` or `restore` first")
         self.window = self.credit = window
-        self.waiting, self.dropped = None, 0
+        self.waiting, self.dropped, self.shown = None, 0, 0
         self.wants_key = True
 
     def pause(self) -> None:
@@ -216,6 +216,7 @@ class Slot:
             return None
         picture, self.waiting = self.waiting, None
         self.credit -= 1
+        self.shown += self.is_showing
         return picture
 
     def take_dropped(self) -> int:
