@@ -1,4 +1,4 @@
-"""Arithmetic of our own: definitions in plain torch, and Triton kernels that equal them, above all for Hopper.
+"""Arithmetic of our own: definitions in plain torch, and Triton kernels that equal them, mostly for Hopper.
 
 `rows`       numbers as 8-bit values and a scale per row, in plain torch (torch.compile fuses it)
 `linear`     a linear layer of two such matrices: the definition, and the choice of the fastest equal of it
