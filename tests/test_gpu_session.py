@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import gpu_session
+import plot_records
 import pytest
 from gpu_session import PARTS, RECORD, Step, line_of, run_part
 
@@ -63,6 +65,15 @@ def test_the_verbs_and_options_exist(part):
             if step.arguments[:2] == ("-m", "worldwire"):
                 _, unknown = _parser().parse_known_args(step.arguments[2:])
                 assert not unknown
+
+
+def test_the_committed_records_can_be_drawn(tmp_path):
+    folder = Path(gpu_session.__file__).parent / "h200"
+    records = [*folder.glob("bench_*.json"), *folder.glob("ablation_*.json")]
+    plot_records.draw(
+        [each for path in records for each in plot_records.records_of(path)], tmp_path / "f.png"
+    )
+    assert (tmp_path / "f.png").stat().st_size > 5000
 
 
 def test_the_script_prints_its_commands(tmp_path):
