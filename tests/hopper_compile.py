@@ -23,15 +23,8 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from worldwire_runtime.kernels import (
-    flash,
-    gemm,
-    gemm_specialised,
-    prologue,
-    short,
-    specialised,
-    turned,
-)
+from worldwire_runtime.kernels import flash, gemm, gemm_specialised, prologue, short, turned
+from worldwire_runtime.kernels.tuning import two_tiles
 
 HOPPER = GPUTarget("cuda", 90, 32)
 GLUON_TYPES = {"i8": gl.int8, "fp8e4nv": gl.float8e4nv, "bf16": gl.bfloat16}
@@ -157,7 +150,7 @@ def described(kind, block):
 
 
 def specialised_product(tiles):
-    rows = tiles.rows // specialised.GROUPS
+    rows = tiles.rows // gemm_specialised.GROUPS
     types = {
         "x_desc": described("i8", [rows, tiles.depth]),
         "w_desc": described("i8", [tiles.columns, tiles.depth]),
@@ -174,7 +167,7 @@ def specialised_product(tiles):
         "HAS_BIAS": True,
         "GELU": True,
     }
-    kernel, limit = gemm_specialised.specialised_kernel, specialised.REGISTERS_AT_START
+    kernel, limit = gemm_specialised.specialised_kernel, gemm_specialised.REGISTERS_AT_START
     return compiled(kernel, types, constants, tiles, maxnreg=limit)
 
 
@@ -212,7 +205,7 @@ def turning():
     tables = ("time_cos", "time_sin", "space_cos", "space_sin")
     rows = ("query", "key", "query_weight", "key_weight", "turned_query", "turned_key")
     types = dict.fromkeys(tables, "*fp32") | dict.fromkeys(rows, "*bf16") | {"eps": "fp32"}
-    first, rest = turned.tiles(HEADS)
+    first, rest = two_tiles(HEADS)
     constants = {
         "TIMED": TIMED,
         "HEADS": HEADS,

@@ -21,7 +21,7 @@ from torch import Tensor
 from worldwire_runtime.graphs import flatten
 
 HIGH_PRIORITY = -1
-"""What is prepared is little; between two kernels of a network it comes first."""
+"""Of a CUDA stream: what is prepared, or decoded, comes first between two kernels of a network."""
 SLACK = 1.5
 """Of the time that the last clips took to prepare, for the server's part between two steps."""
 MOST_LEAD = 0.5

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldwire_runtime.acceleration import SteadyCompiled, Tell, compiler_missing, silent
+from worldwire_runtime.ahead import HIGH_PRIORITY
 from worldwire_runtime.convolutions import TAPS, Form, cache_shapes, use_form
 from worldwire_runtime.graphs import WARM_CALLS, CudaRecorder, Graphed, Recorder
 from worldwire_runtime.model.vae import VAE
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 SETTLED_LATENTS = WARM_CALLS + 2
 """Of a session, after which its decoding has been compiled and recorded."""
-HIGH_PRIORITY = -1
 
 T = TypeVar("T")
 Cache = list[Tensor]

@@ -20,18 +20,18 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from worldwire_runtime.kernels.specialised import (
-    COMPUTING_REGISTERS,
-    COPYING_REGISTERS,
-    GROUP_WARPS,
-    GROUPS,
-    REGISTERS_AT_START,
-    async_load,
-    async_store,
-    tiled,
-)
 from worldwire_runtime.kernels.tuning import Tiles
+
+GROUPS = 2
+GROUP_WARPS = gl.constexpr(4)
+COMPUTING_REGISTERS, COPYING_REGISTERS = gl.constexpr(240), gl.constexpr(24)
+REGISTERS_AT_START = 168
+"""Of each of the 12 warps (the copying one is given a group, too): all that a multiprocessor has."""
+# Copies by Hopper's engine: Triton 3.6 has only the older names, 3.9 only the newer ones.
+async_load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+async_store = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 
 STORED = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
 MULTIPLIED = {torch.int8: gl.int8, torch.float8_e4m3fn: gl.float8e4nv}
@@ -211,9 +211,9 @@ def launch(
     rows, kind = tiles.rows // GROUPS, MULTIPLIED[x.dtype]
     count = triton.cdiv(M, tiles.rows) * triton.cdiv(N, tiles.columns)
     specialised_kernel[(min(count, processors),)](
-        tiled(x, [rows, tiles.depth], kind),
-        tiled(weight, [tiles.columns, tiles.depth], kind),
-        tiled(y, [rows, tiles.columns], STORED[y.dtype]),
+        _tiled(x, [rows, tiles.depth], kind),
+        _tiled(weight, [tiles.columns, tiles.depth], kind),
+        _tiled(y, [rows, tiles.columns], STORED[y.dtype]),
         x_scale,
         weight_scale,
         weight_scale if bias is None else bias,
@@ -231,3 +231,8 @@ def launch(
         num_warps=tiles.warps,
         maxnreg=REGISTERS_AT_START,
     )
+
+
+def _tiled(matrix: Tensor, block: list[int], dtype: gl.dtype) -> TensorDescriptor:
+    """A matrix that is copied block by block."""
+    return TensorDescriptor.from_tensor(matrix, block, gl.NVMMASharedLayout.get_default_for(block, dtype))

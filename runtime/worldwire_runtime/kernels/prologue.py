@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from worldwire_runtime.kernels.rows import FORMATS, INT8, MIN_SCALE, Rows, quantise_rows
+from worldwire_runtime.kernels.tuning import two_tiles
 
 ROUND = tl.constexpr(12582912.0)
 """1.5 * 2^23: adding and subtracting it rounds a float32 below 2^22 to the nearest, ties to even."""
@@ -119,7 +120,7 @@ def norm_modulate_quantise(
         shift, scale = shift.contiguous(), scale.contiguous()
     made = FORMATS[kind]
     values, row_scale = torch.empty_like(x, dtype=made.dtype), x.new_empty(rows, 1, dtype=torch.float32)
-    first = 1 << (width.bit_length() - 1)
+    first, rest = two_tiles(width)
     prologue_kernel[(rows,)](
         x,
         shift,
@@ -132,7 +133,7 @@ def norm_modulate_quantise(
         shift.stride(0),
         eps,
         FIRST=first,
-        REST=triton.next_power_of_2(width - first) if width > first else 0,
+        REST=rest,
         HAS_GAIN=gain is not None,
         INTEGER=made is INT8,
         LARGEST=made.largest,

@@ -7,18 +7,17 @@ empty. And every token looks at the prompt, whose padding is one key many times 
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from worldwire_runtime.kernels.attention import LOG2_E
+
 LEAST = 16
 """Rows of the smallest tile that the tensor cores multiply."""
 QUERIES, KEYS, WARPS, STAGES = 64, 64, 4, 2
 """Of a tile of `counted_kernel`."""
-LOG2_E = 1 / math.log(2)
 
 
 @triton.jit

@@ -48,6 +48,15 @@ class Tiles:
     specialised: bool = False
 
 
+def two_tiles(length: int) -> tuple[int, int]:
+    """Powers of two that cover a row: the largest that fits, and one that may reach over the end, or 0.
+
+    Filled up to one power of two, a quarter of 3,072 columns would be nothing.
+    """
+    first = 1 << (length.bit_length() - 1)
+    return first, 1 << (length - first - 1).bit_length() if length > first else 0
+
+
 class Tuner:
     """The best tiles by problem, for one GPU and version of Triton.
 

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from worldwire_runtime.kernels.tuning import two_tiles
+
 WARPS = 4
 """A tile of eight heads of 128 is 16 bytes for each of their threads: half as much would be slow to read."""
 LATENTS = 4
@@ -41,12 +43,6 @@ def reference(
         return (x * cos + x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) * sin).to(dtype)
 
     return turned(query, weights[0]), turned(key, weights[1])
-
-
-def tiles(heads: int) -> tuple[int, int]:
-    """Heads of the two tiles of a row, powers of two; the second may reach over its end, or be empty."""
-    first = 1 << (heads.bit_length() - 1)
-    return first, triton.next_power_of_2(heads - first) if heads > first else 0
 
 
 @triton.jit
@@ -191,7 +187,7 @@ def turned_rows(
     heads, own_tables = width // head, space_cos.shape[-2]
     rows = [_rows(x) for x in (query, key)]
     made = [query.new_empty(*query.shape[:3], heads, head, dtype=dtype) for _ in rows]
-    first, rest = tiles(heads)
+    first, rest = two_tiles(heads)
     at_once = min(LATENTS, latents)
     parts = triton.cdiv(latents, at_once)
     turned_kernel[(tokens * parts * batches,)](
