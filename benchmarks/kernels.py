@@ -39,7 +39,9 @@ from worldwire_runtime.kernels import attention, flash, gemm, prologue, short
 from worldwire_runtime.kernels.linear import linear
 from worldwire_runtime.kernels.rows import FP8, INT8, EightBit, Rows, quantise_rows
 from worldwire_runtime.kernels.tuning import Tiles, launched_ms
+from worldwire_runtime.model.attention import KeyValue
 from worldwire_runtime.short_attention import PROMPT_TOKENS as KEPT_TOKENS
+from worldwire_runtime.split_keys import attend_to_parts
 
 CHECKED_ROWS: Final = 64
 WARM_RUNS, TIMED_RUNS = 2, 9
@@ -52,6 +54,7 @@ ATTENTION_FORMS: Final[dict[str, dict[str, Any]]] = {
     "16-bit values": {"fp8_values": False},
 }
 SIXTEEN_BITS: Final[dict[str, Any]] = {"scores": "16-bit", "fp8_values": False}
+PARTS: Final = (2, 4, 5, 8, 10)
 MOUSE_HEADS, MOUSE_WIDTH, PROMPT_TOKENS = 16, 64, 512
 EPS: Final = 1e-6
 TERA: Final = 1e12
@@ -202,7 +205,7 @@ def attention_shapes(sizes: Sizes) -> tuple[tuple[int, int], ...]:
 def attending_cases(sizes: Sizes, device: str, queries: int, tokens: int) -> Iterator[Case]:
     """One shape. Keys have an offset per channel, as keys of real networks do."""
     width = sizes.dim // sizes.heads
-    checked = min(queries, CHECKED_ROWS)
+    checked, few = min(queries, CHECKED_ROWS), queries <= 2 * sizes.tokens < tokens
 
     def inputs() -> tuple[Tensor, Tensor, Tensor]:
         torch.manual_seed(0)
@@ -242,9 +245,14 @@ def attending_cases(sizes: Sizes, device: str, queries: int, tokens: int) -> Ite
         prepare = torch.compile(attention.prepare, dynamic=False)
         return lambda: flash.attend(*prepare(query, key, value), tokens, sizes.dtype, tiles=choice[0])
 
+    def in_parts(parts: int) -> Callable[[Tensor, Tensor, Tensor], Callable[[], Tensor]]:
+        compiled = torch.compile(partial(attend_to_parts, parts=parts), dynamic=False)
+        return lambda query, key, value: lambda: compiled(query, KeyValue(key, value))
+
     choice = flash.candidates(tokens, FP8.dtype) if device == "cuda" else (flash.SMALL,)
     methods = {
         "16-bit, cuDNN": sdpa(SDPBackend.CUDNN_ATTENTION),
+        **{f"16-bit, cuDNN, keys in {parts} parts": in_parts(parts) for parts in PARTS if few},
         **{f"ours {label(tiles)}": kernel(tiles) for tiles in choice},
         **{f"ours {label(tiles)}, scores of e4m3": kernel(tiles, scores="fp8") for tiles in choice[:3]},
         **{f"ours {label(tiles)}, scores of 16 bits": kernel(tiles, scores="16-bit") for tiles in choice[:1]},

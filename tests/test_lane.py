@@ -14,7 +14,7 @@ from worlds import write_random_world
 
 import worldwire
 from worldwire.inputs import Inputs
-from worldwire_runtime.decoder import SETTLED_LATENTS, Landing, Lane
+from worldwire_runtime.decoder import SETTLED_CALLS, Landing, Lane
 from worldwire_runtime.speed import Speed
 from worldwire_runtime.world import World
 
@@ -96,7 +96,7 @@ def test_a_session_on_a_gpu_is_decoded_in_the_lane(tmp_path):
     fast = World.load(folder, "cuda", "float32", speed=Speed(compiled=False))
     local = plain.session()
     local.reset(seed=3)
-    expected = [frame for _ in range(SETTLED_LATENTS) for frame in local.step(FORWARD)]
+    expected = [frame for _ in range(SETTLED_CALLS) for frame in local.step(FORWARD)]
     with serving(fast) as server, worldwire.connect(server.endpoint) as client:
         session = client.session()
         session.reset(seed=3)

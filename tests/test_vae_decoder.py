@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 import torch
 from test_graphs import fake_record
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from worldwire_runtime import decoder as decoder_module
-from worldwire_runtime.convolutions import PRODUCTS
-from worldwire_runtime.decoder import SETTLED_LATENTS, Decoder, DecoderStream, channels_last
+from worldwire_runtime.convolutions import PRODUCTS, use_form
+from worldwire_runtime.decoder import (
+    SETTLED_CALLS,
+    Decoder,
+    DecoderStream,
+    channels_last,
+    largest_bytes,
+    latents_at_once,
+)
 from worldwire_runtime.model.vae import VAE, VAEConfig
 from worldwire_runtime.timing import StageTimer
 
@@ -71,7 +79,7 @@ def test_a_recorded_decoder_changes_its_own_cache_alone(vae: VAE, form):
     plain = DecoderStream(Decoder(vae))
     decoder = Decoder(copy.deepcopy(vae), graphs=True, record=fake_record, form=form)
     stream, timer = DecoderStream(decoder), StageTimer(torch.device("cpu"))
-    latents = torch.randn(SETTLED_LATENTS + 4, 6, 2, 2)
+    latents = torch.randn(SETTLED_CALLS + 4, 6, 2, 2)
     expected = [plain.decode(latent).astype(int) for latent in latents[:-2].split(1)]
     for shown, right in zip(stream.show(latents[:-2], timer), expected, strict=True):
         assert abs(shown - right).max() <= 1
@@ -93,6 +101,53 @@ def test_a_recorded_decoder_changes_its_own_cache_alone(vae: VAE, form):
         assert abs(shown.astype(int) - right).max() <= 1
     assert again.state()["00"].data_ptr() == state["00"].data_ptr()
     assert decoder._in_place.recordings == 3
+
+
+def test_parts_of_a_clip_are_its_latents(vae: VAE):
+    latents, timer = torch.randn(1 + 14 + 10, 6, 2, 2), StageTimer(torch.device("cpu"))
+    one, several = DecoderStream(Decoder(vae)), DecoderStream(Decoder(vae), at_once=5)
+    parts = []
+    for clip in latents.split((1, 14, 10)):
+        pixels = [list(stream.show(clip, timer)) for stream in (one, several)]
+        parts += [len(part) for part in pixels[1]]
+        assert abs(np.concatenate(pixels[0]).astype(int) - np.concatenate(pixels[1])).max() <= 1
+    assert parts == [1, 20, 20, 16, 20, 20]
+    assert not several.is_settled
+    assert all(not several.is_settled and list(several.show(latents[:10], timer)) for _ in range(4))
+    assert several.is_settled
+
+
+@pytest.mark.parametrize(
+    ("latents", "gib_each", "parts"),
+    [(10, 0.35, 5), (10, 0.7, 2), (10, 1.4, 1), (10, 3.0, 1), (3, 0.01, 1), (6, 0.01, 3), (7, 0.01, 1)],
+)
+def test_long_clips_are_decoded_in_equal_parts_that_fit(latents: int, gib_each: float, parts: int):
+    assert latents_at_once(latents, round(gib_each * 2**30)) == parts
+
+
+def test_the_largest_tensor_of_decoding_is_known():
+    """Of the layers' own outputs, in the form that a GPU takes."""
+    config = VAEConfig(dim=4, dec_dim=16, z_dim=6, num_res_blocks=1, decoder_res_blocks=1)
+    network, sizes = VAE(config).eval(), []
+    use_form(network.decoder, PRODUCTS)
+    with torch.inference_mode(), Largest(sizes):
+        _, cache = network.decode(torch.randn(1, 6, 1, 3, 4), None)
+        network.decode(torch.randn(1, 6, 1, 3, 4), cache)
+    assert max(sizes) == largest_bytes(config, (3, 4), 4)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the bytes of what convolutions make."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self._sizes = sizes
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if "conv" in func.name():
+            self._sizes.append(made.nbytes)
+        return made
 
 
 def test_latents_are_decoded_only_as_their_frames_are_taken(vae: VAE):

@@ -4,6 +4,7 @@
 `products`  for a GPU: one 2-D convolution, every frame meets the weights of all taps once, and later frames
             add up what they need. Nothing is put together before it, and a narrow layer's product is three
             times wider. The cache holds products of earlier frames in place of the frames (`cache_shapes`).
+            Frames are convolved before they are enlarged.
 `volume`    the library's 3-D convolution over the frames of `taps`
 `apart`     for float32 on a CPU: chunk and past meet each tap apart, so nothing is put together; enlarged
             frames are convolved before they are enlarged; norms work in place. A sixth less time.
@@ -40,11 +41,8 @@ def use_form(network: nn.Module, form: Form) -> None:
     for layer in network.modules():
         if type(layer) is CausalConv3d and layer.kernel_size[0] > 1:
             _give_form(layer, form)
-        elif form == APART and type(layer) is Upsample:
-            convolution = cast(nn.Conv2d, layer.resample["1"])
-            weight = _channels_last(phases(convolution.weight.data))
-            convolution.weight = nn.Parameter(weight, requires_grad=False)
-            layer.__class__ = PhaseUpsample
+        elif form in (PRODUCTS, APART) and type(layer) is Upsample:
+            _give_phases(layer, form)
         elif form == APART and type(layer) is ChannelNorm:
             layer.__class__ = InPlaceNorm
 
@@ -57,6 +55,14 @@ def _give_form(layer: CausalConv3d, form: Form) -> None:
         _become(layer, ApartConv, _channels_last(by_tap))
     else:
         layer.__class__ = VolumeConv
+
+
+def _give_phases(layer: Upsample, form: Form) -> None:
+    convolution = cast(nn.Conv2d, layer.resample["1"])
+    weights = phases(convolution.weight.data.float()).to(convolution.weight.dtype)
+    weights = _channels_last(weights) if form == APART else weights.flatten(0, 1)
+    convolution.weight = nn.Parameter(weights, requires_grad=False)
+    layer.__class__ = PhaseUpsample if form == APART else WovenUpsample
 
 
 def _become(layer: nn.Module, form: type[nn.Module], weight: Tensor) -> None:
@@ -168,6 +174,19 @@ class PhaseUpsample(Upsample):
             pixels = F.conv2d(x, weight, convolution.bias, padding=1).movedim(1, 3)
             out[:, :, row, :, column] = pixels[:, row : row + rows, column : column + columns]
         return out.flatten(3, 4).flatten(1, 2).movedim(3, 1)
+
+
+class WovenUpsample(Upsample):
+    """The same in one convolution, from which each pixel then takes its phase: weight [4 * C', C, 2, 2]."""
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, C, 2 H, 2 W]."""
+        convolution = cast(nn.Conv2d, self.resample["1"])
+        each = F.conv2d(x, convolution.weight, padding=1).movedim(1, 3).unflatten(3, (4, -1))
+        rows, columns = (torch.arange(2 * size, device=x.device) for size in x.shape[2:])
+        phase = 2 * (rows % 2).unsqueeze(1) + columns % 2
+        pixels = each[:, ((rows + 1) // 2).unsqueeze(1), (columns + 1) // 2, phase]
+        return (pixels + convolution.bias).movedim(3, 1)
 
 
 def phases(weight: Tensor) -> Tensor:

@@ -23,13 +23,17 @@ from worldwire_runtime.acceleration import SteadyCompiled, Tell, compiler_missin
 from worldwire_runtime.ahead import HIGH_PRIORITY
 from worldwire_runtime.convolutions import TAPS, Form, cache_shapes, use_form
 from worldwire_runtime.graphs import WARM_CALLS, CudaRecorder, Graphed, Recorder
-from worldwire_runtime.model.vae import VAE
+from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAE, VAEConfig
 from worldwire_runtime.timing import StageTimer
 
 log = logging.getLogger(__name__)
 
-SETTLED_LATENTS = WARM_CALLS + 2
-"""Of a session, after which its decoding has been compiled and recorded."""
+SETTLED_CALLS = WARM_CALLS + 2
+"""Of equal length in a session, after which its decoding has been compiled and recorded."""
+MOST_AT_ONCE = 5
+"""Latents of a long clip that a GPU decodes in one call: more of its first layers fit side by side."""
+MOST_CALL_BYTES = 2 << 30
+"""Of the largest tensor of such a call."""
 
 T = TypeVar("T")
 Cache = list[Tensor]
@@ -75,6 +79,13 @@ class Decoder:
             record = record or CudaRecorder(self.lane.stream if self.lane is not None else None)
             self._advance = SteadyCompiled(self._decode_in_place, tell) if compiled else self._decode_in_place
             self._in_place = Graphed(self._measure_and_advance, record, tell, resident=("cache",))
+
+    def at_once(self, latents: int, latent_hw: tuple[int, int]) -> int:
+        """How many latents of clips of so many one call decodes: 1 on a CPU."""
+        if self.lane is None:
+            return 1
+        weight = self.vae.conv2.weight
+        return latents_at_once(latents, largest_bytes(self.vae.config, latent_hw, weight.itemsize))
 
     @property
     def changes_caches(self) -> bool:
@@ -134,17 +145,17 @@ class Lane:
         self.stream = torch.cuda.Stream(device, priority=HIGH_PRIORITY)
         self._thread = ThreadPoolExecutor(1, "worldwire-decoder")
 
-    def each(self, work: Callable[[Tensor], Landing], latents: Tensor) -> Iterator[Pixels]:
-        """What becomes of each latent [1, ...] in order, from what the caller's stream has done so far.
+    def each(self, work: Callable[[Tensor], Landing], latents: Tensor, at_once: int = 1) -> Iterator[Pixels]:
+        """What becomes of so many latents [at_once, ...] in order, from what the caller's stream has done.
 
         All of it is launched when the first is asked for; nobody waits for more than the next.
         """
         made = torch.cuda.Event()
         made.record(torch.cuda.current_stream(self.stream.device))
-        return self._each(partial(self._run, made, work), latents)
+        return self._each(partial(self._run, made, work), latents.split(at_once))
 
-    def _each(self, work: Callable[[Tensor], Landing], latents: Tensor) -> Iterator[Pixels]:
-        pending = deque(self._thread.submit(work, latent) for latent in latents.split(1))
+    def _each(self, work: Callable[[Tensor], Landing], parts: Iterable[Tensor]) -> Iterator[Pixels]:
+        pending = deque(self._thread.submit(work, part) for part in parts)
         try:
             while pending:
                 yield pending.popleft().result().wait()
@@ -152,11 +163,11 @@ class Lane:
             for future in pending:
                 future.cancel()
 
-    def _run(self, made: torch.cuda.Event, work: Callable[[Tensor], Landing], latent: Tensor) -> Landing:
+    def _run(self, made: torch.cuda.Event, work: Callable[[Tensor], Landing], latents: Tensor) -> Landing:
         with torch.cuda.stream(self.stream), torch.inference_mode():
             self.stream.wait_event(made)
-            latent.record_stream(self.stream)
-            return work(latent)
+            latents.record_stream(self.stream)
+            return work(latents)
 
 
 class Landing(NamedTuple):
@@ -191,33 +202,54 @@ def channels_last(network: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
 
 
-class DecoderStream:
-    """One session's decoding: the decoder and what it remembers of the frames so far."""
+def largest_bytes(config: VAEConfig, latent_hw: tuple[int, int], bytes_per_number: int) -> int:
+    """The largest tensor of decoding one latent: in `products`, at half resolution, what three taps make."""
+    cells = latent_hw[0] * latent_hw[1] * (config.spatial_factor // 2) ** 2
+    return FRAMES_PER_LATENT * cells * 3 * config.decoder_width * bytes_per_number
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+
+def latents_at_once(latents: int, bytes_each: int) -> int:
+    """How many latents of clips of so many a GPU decodes in one call, all calls being alike.
+
+    Of a short clip one, for its frames are to leave as soon as they can.
+    """
+    if latents < MOST_AT_ONCE:
+        return 1
+    most = max(1, min(MOST_AT_ONCE, MOST_CALL_BYTES // bytes_each))
+    return next(count for count in range(most, 0, -1) if latents % count == 0)
+
+
+class DecoderStream:
+    """One session's decoding: the decoder and what it remembers of the frames so far.
+
+    at_once: so many latents are decoded in one call, where that is left to it.
+    """
+
+    def __init__(self, decoder: Decoder, at_once: int = 1) -> None:
+        self._decoder, self._at_once = decoder, at_once
         self._cache: Cache | None = None
         self._room: Cache | None = None
-        self._shown = 0
+        self._length = self._alike = 0  # latents of the newest call; calls of as many, up to it
+        self._is_settled = False
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing of this session's decoding is still to be compiled or recorded."""
-        return self._shown >= SETTLED_LATENTS
+        return self._is_settled
 
     def show(self, latents: Tensor, timer: StageTimer) -> Iterator[Pixels]:
-        """The next latents [n, z, h, w] one by one, as frames u8 [F, H, W, 3]: 1 for the first, then 4 each.
+        """The next latents [n, z, h, w] in parts, as frames u8 [F, H, W, 3]: 1 for the first, then 4 each.
 
         On a GPU the iterator may be taken in another thread, while the caller's stream goes on.
         """
 
-        def work(latent: Tensor) -> Landing:
+        def work(part: Tensor) -> Landing:
             with timer("decode"), torch.inference_mode():
-                return to_host(self._advance(latent))
+                return to_host(self._advance(part))
 
         if self._decoder.lane is not None:
-            return self._decoder.lane.each(work, latents)
-        return (work(latent).wait() for latent in latents.split(1))
+            return self._decoder.lane.each(work, latents, self._at_once)
+        return (work(part).wait() for part in latents.split(self._at_once))
 
     def decode(self, latents: Tensor) -> Pixels:
         """The same for all of them in one call, waited for."""
@@ -226,7 +258,9 @@ class DecoderStream:
     def _advance(self, latents: Tensor) -> Tensor:
         pixels, cache = self._decoder.decode(latents, self._settled(self._cache))
         self._cache = self._settled(cache)
-        self._shown += len(latents)
+        self._alike = 1 + (self._alike if len(latents) == self._length else 0)
+        self._length = len(latents)
+        self._is_settled |= self._alike >= SETTLED_CALLS
         return pixels
 
     def _settled(self, cache: Cache | None) -> Cache | None:
@@ -244,17 +278,17 @@ class DecoderStream:
         """Goes on in the memory of a stream that is over, which recorded graphs know by its address."""
         if self._decoder.changes_caches:
             self._room = other._room or other._cache
-            self._shown += other._shown
+            self._is_settled = other._is_settled
 
     def anew(self) -> DecoderStream:
         """A stream at its start, in place of this one."""
-        other = DecoderStream(self._decoder)
+        other = DecoderStream(self._decoder, self._at_once)
         other.take_room(self)
         return other
 
     def copy(self) -> DecoderStream:
         """An independent stream that goes on from here."""
-        other = DecoderStream(self._decoder)
+        other = DecoderStream(self._decoder, self._at_once)
         if self._cache is not None:
             # Caches that are never written to are shared.
             own = self._decoder.changes_caches

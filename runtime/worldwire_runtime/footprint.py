@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from worldwire.errors import MachineError
 from worldwire_runtime.config import ClipPlan, WorldConfig
 from worldwire_runtime.convolutions import PRODUCTS, Form, cache_shapes, use_form
+from worldwire_runtime.decoder import largest_bytes, latents_at_once
 from worldwire_runtime.memory import CAPACITY
 from worldwire_runtime.model.config import PATCH, DiTConfig
 from worldwire_runtime.model.dit import DiT
@@ -187,18 +188,20 @@ def _clip_bytes(config: WorldConfig, plan: ClipPlan, resident: Resident) -> int:
     text = 2 * dit.num_layers * dit.text_len * dit.dim * width
     keys = 2 * dit.num_layers * tokens * dit.dim * width if dit.attention == "cached" else 0
     forward = tokens * (FFN_BUFFERS * dit.ffn_dim * width + STREAM_BUFFERS * dit.dim * FLOAT32_BYTES)
-    decoding = _decoding_bytes(config, resident)
+    decoding = _decoding_bytes(config, plan, resident)
     return camera + text + keys + (forward + decoding if resident.overlap else max(forward, decoding))
 
 
-def _decoding_bytes(config: WorldConfig, resident: Resident) -> int:
-    """One latent's frames at half resolution, where the decoder's last stage begins twice as wide.
+def _decoding_bytes(config: WorldConfig, plan: ClipPlan, resident: Resident) -> int:
+    """The frames of one call at half resolution, where the decoder's last stage begins twice as wide.
 
-    And what it leaves for the next latent, while what it was left by the one before is still there.
+    And what it leaves for the next call, while what it was left by the one before is still there.
     """
     pixels = config.height * config.width // 4
     buffers = DECODER_BUFFERS * FRAMES_PER_LATENT * pixels * 2 * config.vae.decoder_width
-    return buffers * resident.bytes_per_weight + _decoder_cache_bytes(config, resident)
+    largest = largest_bytes(config.vae, config.latent_hw, resident.bytes_per_weight)
+    latents = latents_at_once(plan.new, largest) if resident.overlap else 1
+    return latents * buffers * resident.bytes_per_weight + _decoder_cache_bytes(config, resident)
 
 
 def _decoder_cache_bytes(config: WorldConfig, resident: Resident) -> int:

@@ -95,7 +95,7 @@ class Session:
         self._world, self._plan, self._use_memory = world, plan, use_memory
         self._memory: Memory | None = None
         self._context: RollingContext | None = None
-        self._decoder = world.new_decoder()
+        self._decoder = world.new_decoder(plan)
         self._unfinished = False
         self._begun: tuple[Tensor, Move] | None = None
         self._unshown: deque[Move] = deque()
@@ -219,7 +219,11 @@ class Session:
     def restore(self, state: bytes) -> None:
         """Continues from a state of this world and clip plan; any other bytes: StateError and no change."""
         world = self._world
-        memory, decoder, generator = world.new_memory(), world.new_decoder(), torch.Generator(world.device)
+        memory, decoder, generator = (
+            world.new_memory(),
+            world.new_decoder(self._plan),
+            torch.Generator(world.device),
+        )
         with unreadable_is_a_state_error():
             tensors, facts = read_state(state)
             self._check_owner(facts)
@@ -254,7 +258,7 @@ class Session:
     def close(self) -> None:
         """Frees the memory, the context's keys and the decoder's state."""
         self._memory = self._context = None
-        self._decoder = self._world.new_decoder()
+        self._decoder = self._world.new_decoder(self._plan)
 
     def __enter__(self) -> Session:
         return self

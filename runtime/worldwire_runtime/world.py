@@ -57,6 +57,7 @@ from worldwire_runtime.sources import (
     preset_names,
 )
 from worldwire_runtime.speed import Speed
+from worldwire_runtime.split_keys import use_split_keys
 from worldwire_runtime.usage import GIB
 
 __all__ = [
@@ -181,10 +182,11 @@ class World:
 
     def _denoiser(self, dit: DiT, tell: Tell) -> Denoiser:
         """A transformer's denoiser, as fast as it was asked for."""
-        if self.speed.attention_8bit:
-            use_8bit_attention(dit)
         if self.device.type == "cuda":
             use_short_attention(dit)
+            use_split_keys(dit, self.device)
+        if self.speed.attention_8bit:
+            use_8bit_attention(dit)
         if self.config.experts is None or not self.config.experts.offload:  # moved apart, weights are apart
             join_projections(dit)
         use_row_kernels(dit)
@@ -323,9 +325,9 @@ class World:
         era = self.config.rolling_latents
         return RollingContext(self.rules, self.denoiser, plan.memory, plan.past, era)
 
-    def new_decoder(self) -> DecoderStream:
+    def new_decoder(self, plan: ClipPlan) -> DecoderStream:
         """A decoder at the start of a stream."""
-        return DecoderStream(self._decoder)
+        return DecoderStream(self._decoder, self._decoder.at_once(plan.new, self.config.latent_hw))
 
     @property
     def overlaps(self) -> bool:
