@@ -10,15 +10,18 @@ from test_base_training import ALONE, config
 from test_distillation import config as distill_config
 from torch._dynamo.utils import counters
 
+from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model import action, blocks
+from worldwire_runtime.sources import CONFIG_FILE, preset_folder
 from worldwire_training.base_config import Compile, OptimizerConfig, OwnContext
 from worldwire_training.base_model import BaseModel, NoiseConfig, clip_losses
 from worldwire_training.base_training import BaseTrainer
-from worldwire_training.clip_sampler import ClipSampler, DropRates, Shape
+from worldwire_training.clip_sampler import ClipBatch, ClipSampler, DropRates, Shape, Told
 from worldwire_training.common import Ranks, StepBudget
 from worldwire_training.distillation import DistillTrainer
-from worldwire_training.fused import fused_elementwise
+from worldwire_training.fused import compile_blocks, fused_elementwise
 from worldwire_training.speed_probe import random_store
+from worldwire_training.worlds import load_base
 
 
 def test_the_functions_are_replaced_inside_only():
@@ -86,6 +89,46 @@ def test_steps_on_a_gpu_learn_and_never_wait_for_it(tmp_path: Path, kind: Compil
     )
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["none", "blocks"])
+@pytest.mark.parametrize("shape", [Shape(0, 4, 2), Shape(5, 4, 2)])
+def test_gradients_of_the_shipped_world_on_a_gpu_are_those_of_a_cpu(kind: Compile, shape: Shape):
+    """At its real lengths: a library's kernels may be right for some numbers of tokens only."""
+    wanted, device = _gradient(shape, torch.device("cpu")), Ranks.join("cuda").device
+    got = _gradient(shape, device, compiled=kind == "blocks")
+    assert float((got.cpu() - wanted).norm() / wanted.norm()) < 0.1
+
+
+def _gradient(shape: Shape, device: torch.device, compiled: bool = False) -> torch.Tensor:
+    """Of the loss on two clips of random latents, all parameters in one vector."""
+    folder = preset_folder("tiny")
+    world = WorldConfig.from_file(folder / CONFIG_FILE)
+    model = load_base(folder, world).to(device)
+    if compiled:
+        compile_blocks(model.dit)
+    generator = torch.Generator().manual_seed(0)
+    sampler = ClipSampler(random_store(world, "cpu"), world)
+    batch = sampler.sample(shape, 2, generator, DropRates())
+    clean, drawn = batch.latents.float(), torch.randn(batch.latents.shape, generator=generator)
+    noisy, sigma = (0.4 * clean + 0.6 * drawn)[:, :, shape.context :], torch.full((2,), 0.6)
+    batch = _moved(batch, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        velocity = model(batch, batch.latents[:, :, : shape.context], noisy.to(device), sigma.to(device))
+    target = (drawn - clean)[:, :, shape.context :].to(device)
+    (velocity.float() - target).square().mean().backward()
+    return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+
+def _moved(batch: ClipBatch, device: torch.device) -> ClipBatch:
+    fields = {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in vars(batch).items()
+    }
+    told = Told(*(part.to(device) for part in vars(batch.told).values()))
+    return replace(batch, **fields | {"told": told})
+
+
 def _trainer(settings) -> BaseTrainer:
     world = tiny_world()
     return BaseTrainer(settings, world, random_store(world, settings.device), Ranks.join(settings.device))
@@ -125,12 +168,14 @@ def test_the_first_steps_find_everything_compiled(
 
 def test_arithmetic_is_settled_before_anything_compiles(monkeypatch: pytest.MonkeyPatch):
     """What is compiled ahead, and the run, must ask the compiler's cache for the same thing."""
-    before = torch.get_float32_matmul_precision()
+    before, library = torch.get_float32_matmul_precision(), torch.backends.cuda.cudnn_sdp_enabled()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     try:
         torch.set_float32_matmul_precision("highest")
         Ranks.join("cuda")
         assert torch.get_float32_matmul_precision() == "high"
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.backends.cuda.enable_cudnn_sdp(library)

@@ -58,6 +58,9 @@ class Ranks:
         `device` is "auto", "cpu" or "cuda"; with CUDA each local rank takes the GPU of its number, whose
         float32 products may use TF32. That is settled here, before anything compiles: it is part of the key
         under which torch.compile's cache is read.
+
+        No attention of cuDNN: its backward kernels score the missing half of a last tile as 0, and where
+        sums are small the gradients of the queries are huge or NaN (pytorch/pytorch#196678).
         """
         rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
@@ -66,6 +69,7 @@ class Ranks:
         if cuda:
             torch.cuda.set_device(place)
             torch.set_float32_matmul_precision("high")
+            torch.backends.cuda.enable_cudnn_sdp(False)
         if world_size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
         return cls(rank, world_size, place)
