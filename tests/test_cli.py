@@ -1,8 +1,11 @@
 """The command: its verbs, its errors in one line, the doctor, and serve from the shell."""
 
 import importlib.metadata
+import os
 import re
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -105,6 +108,26 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr(cli, "entry_points", lambda **_: [entry])
     assert main(["doctor"]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+TALKATIVE = """
+import sys, types
+from worldwire import cli
+say = lambda _: sys.stdout.write("all of it\\n" * int(sys.argv[1])) and 0
+cli.parse = lambda _: types.SimpleNamespace(run=say)
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize("lines", ["1", "100000"])
+def test_a_reader_that_leaves_is_no_traceback(lines):
+    """Of a little output, which waits in a buffer, and of much."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", TALKATIVE, lines]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_serve_on_a_taken_port_is_one_line_before_anything_loads(capsys):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import select
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +21,7 @@ from worldwire.errors import MissingExtraError, WorldwireError
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 GROUP = "worldwire.commands"
 PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -38,17 +41,38 @@ class Command:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb. Errors of ours become one message on stderr and exit status 2; Ctrl-C gives 130."""
+    """Runs one verb. Errors of ours become one message on stderr and exit status 2; Ctrl-C gives 130.
+
+    A reader of our output that leaves early, as `head` does, ends it quietly with 141.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         args = parse(argv)
-        return int(args.run(args))
+        status = int(args.run(args))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return EXIT_PIPE
     except WorldwireError as error:
         sys.stderr.write(f"worldwire: {error}\n")
         return EXIT_USAGE
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         return EXIT_INTERRUPTED
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe without a reader; what is still to be written goes nowhere then."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    place, pipes = sys.stdout.fileno(), select.poll()
+    pipes.register(place, 0)
+    if not any(event & select.POLLERR for _, event in pipes.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), place)
+    return True
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ recognised by what it holds, never by its name. Each kind is a module with `reco
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,19 @@ class Result:
         return self.error <= self.tolerance
 
 
-def run_folder(folder: Path, device: str = "cpu") -> list[Result]:
-    """Runs every case that the folder names, networks on a device; see `run_case`.
+def run_folder(
+    folder: Path, device: str = "cpu", report: Callable[[list[Result]], None] = lambda _: None
+) -> list[Result]:
+    """Runs every case that the folder names, networks on a device; see `run_case`. report: told of each case.
 
     Raises DataError for a folder or case that cannot be read, and for a kind of case that is not known.
     """
-    return [
-        result for name, spec in read_cases(folder).items() for result in run_case(folder, name, spec, device)
-    ]
+    results: list[Result] = []
+    for name, spec in read_cases(folder).items():
+        of_case = run_case(folder, name, spec, device)
+        report(of_case)
+        results += of_case
+    return results
 
 
 def run_case(folder: Path, name: str, spec: Mapping[str, Any], device: str = "cpu") -> list[Result]:
