@@ -118,11 +118,21 @@ def test_parts_of_a_clip_are_its_latents(vae: VAE):
 
 
 @pytest.mark.parametrize(
-    ("latents", "gib_each", "parts"),
-    [(10, 0.35, 5), (10, 0.7, 2), (10, 1.4, 1), (10, 3.0, 1), (3, 0.01, 1), (6, 0.01, 3), (7, 0.01, 1)],
+    ("latents", "gib_each", "gpu_gib", "parts"),
+    [
+        (10, 0.33, 140, 5),
+        (10, 0.66, 140, 2),
+        (10, 1.32, 140, 1),
+        (10, 3.0, 140, 1),
+        (10, 0.33, 24, 1),
+        (10, 0.33, 48, 2),
+        (3, 0.01, 140, 1),
+        (6, 0.01, 140, 3),
+        (7, 0.01, 140, 1),
+    ],
 )
-def test_long_clips_are_decoded_in_equal_parts_that_fit(latents: int, gib_each: float, parts: int):
-    assert latents_at_once(latents, round(gib_each * 2**30)) == parts
+def test_long_clips_are_decoded_in_equal_parts_that_fit(latents, gib_each, gpu_gib, parts):
+    assert latents_at_once(latents, round(gib_each * 2**30), gpu_gib * 2**30) == parts
 
 
 def test_the_largest_tensor_of_decoding_is_known():

@@ -23,6 +23,7 @@ from worldwire_runtime.acceleration import SteadyCompiled, Tell, compiler_missin
 from worldwire_runtime.ahead import HIGH_PRIORITY
 from worldwire_runtime.convolutions import TAPS, Form, cache_shapes, use_form
 from worldwire_runtime.graphs import WARM_CALLS, CudaRecorder, Graphed, Recorder
+from worldwire_runtime.machine import gpu_bytes
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAE, VAEConfig
 from worldwire_runtime.timing import StageTimer
 
@@ -32,8 +33,8 @@ SETTLED_CALLS = WARM_CALLS + 2
 """Of equal length in a session, after which its decoding has been compiled and recorded."""
 MOST_AT_ONCE = 5
 """Latents of a long clip that a GPU decodes in one call: more of its first layers fit side by side."""
-MOST_CALL_BYTES = 2 << 30
-"""Of the largest tensor of such a call."""
+TENSORS_OF_A_GPU = 64
+"""So often the largest tensor of such a call goes into the GPU's memory, at least."""
 
 T = TypeVar("T")
 Cache = list[Tensor]
@@ -85,7 +86,8 @@ class Decoder:
         if self.lane is None:
             return 1
         weight = self.vae.conv2.weight
-        return latents_at_once(latents, largest_bytes(self.vae.config, latent_hw, weight.itemsize))
+        largest = largest_bytes(self.vae.config, latent_hw, weight.itemsize)
+        return latents_at_once(latents, largest, gpu_bytes(weight.device))
 
     @property
     def changes_caches(self) -> bool:
@@ -208,14 +210,14 @@ def largest_bytes(config: VAEConfig, latent_hw: tuple[int, int], bytes_per_numbe
     return FRAMES_PER_LATENT * cells * 3 * config.decoder_width * bytes_per_number
 
 
-def latents_at_once(latents: int, bytes_each: int) -> int:
-    """How many latents of clips of so many a GPU decodes in one call, all calls being alike.
+def latents_at_once(latents: int, bytes_each: int, memory_bytes: int) -> int:
+    """How many latents of clips of so many a GPU with so much memory decodes in one call, all calls alike.
 
-    Of a short clip one, for its frames are to leave as soon as they can.
+    Of a short clip one, for its frames are to leave as soon as they can. bytes_each: `largest_bytes`.
     """
     if latents < MOST_AT_ONCE:
         return 1
-    most = max(1, min(MOST_AT_ONCE, MOST_CALL_BYTES // bytes_each))
+    most = max(1, min(MOST_AT_ONCE, memory_bytes // TENSORS_OF_A_GPU // bytes_each))
     return next(count for count in range(most, 0, -1) if latents % count == 0)
 
 

@@ -42,7 +42,8 @@ class Resident:
     bytes_per_weight: of the networks (4: float32, 2: bfloat16). eight_bit: which linears are stored in 8 bits
     ("attention", "all" or None). text: whether the text encoder is on the device. experts: how many
     transformers are on the device at once. decoder: the form of its convolutions, which says what sessions
-    keep. overlap: clips are decoded while the next ones are made. The defaults are those of a GPU.
+    keep. overlap: clips are decoded while the next ones are made. graphs: calls are recorded. gpu_bytes: the
+    memory of the GPU (0: a small one). The defaults are those of a GPU.
     """
 
     bytes_per_weight: int = BF16_BYTES
@@ -51,6 +52,8 @@ class Resident:
     experts: int = 1
     decoder: Form = PRODUCTS
     overlap: bool = True
+    graphs: bool = True
+    gpu_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,13 +198,16 @@ def _clip_bytes(config: WorldConfig, plan: ClipPlan, resident: Resident) -> int:
 def _decoding_bytes(config: WorldConfig, plan: ClipPlan, resident: Resident) -> int:
     """The frames of one call at half resolution, where the decoder's last stage begins twice as wide.
 
-    And what it leaves for the next call, while what it was left by the one before is still there.
+    Several latents twice, if calls are recorded: the allocator keeps what the first calls took beside the
+    memory of a recording. One latent finds room in what a forward pass left. And what a call leaves for the
+    next one, while what it was left by the one before is still there.
     """
     pixels = config.height * config.width // 4
     buffers = DECODER_BUFFERS * FRAMES_PER_LATENT * pixels * 2 * config.vae.decoder_width
     largest = largest_bytes(config.vae, config.latent_hw, resident.bytes_per_weight)
-    latents = latents_at_once(plan.new, largest) if resident.overlap else 1
-    return latents * buffers * resident.bytes_per_weight + _decoder_cache_bytes(config, resident)
+    latents = latents_at_once(plan.new, largest, resident.gpu_bytes)
+    copies = 2 * latents if latents > 1 and resident.graphs else latents
+    return copies * buffers * resident.bytes_per_weight + _decoder_cache_bytes(config, resident)
 
 
 def _decoder_cache_bytes(config: WorldConfig, resident: Resident) -> int:

@@ -28,6 +28,7 @@ from worldwire_runtime.machine import (
     PRECISIONS,
     check_arithmetic,
     free_bytes,
+    gpu_bytes,
     limit_memory,
     pick_device,
     pick_dtype,
@@ -377,6 +378,8 @@ def _resident(source: Source, place: Place, speed: Speed) -> Resident:
         experts=1 if experts is None or experts.offload else 1 + len(source.config.views),
         decoder=speed.decoder_form(place.device, place.dtype),
         overlap=bool(speed.overlap),
+        graphs=bool(speed.graphs),
+        gpu_bytes=gpu_bytes(place.device),
     )
 
 
