@@ -35,7 +35,7 @@ have been run on a GPU so far.
 
 The light decoders need nothing but episodes and a VAE, whenever there is a minute:
 
-    $T light $A --minutes 0.5; $T light $A --minutes 0.5 --set rate=0.75
+    $T light $A --minutes 2; $T light $A --minutes 2 --set rate=0.75
 
 Then, on any machine: `worldwire eval --preset OUT/distill/world --json FILE`, and OUT/base/world. When `warm`
 fails, leave out `--set compile=blocks`. To begin again on a bare machine from what came back, say
