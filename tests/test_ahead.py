@@ -11,7 +11,7 @@ import torch
 from worlds import write_random_world
 
 from worldwire.inputs import Inputs
-from worldwire_runtime.ahead import MOST_LEAD, SLACK, Ahead, nap_until
+from worldwire_runtime.ahead import HAND_OVER_S, MOST_LEAD, SLACK, Ahead, nap_until
 from worldwire_runtime.speed import Speed
 from worldwire_runtime.world import World
 
@@ -104,7 +104,7 @@ def test_a_step_ends_as_long_before_its_clip_as_the_next_takes_to_prepare(device
     ahead = Ahead(GPU, is_on=True)
     assert play(ahead, device, 0.01) == 0  # nothing is known of such clips yet
     for _ in range(4):
-        assert play(ahead, device, 0.01) == pytest.approx(SLACK * 0.01, abs=1e-3)
+        assert play(ahead, device, 0.01) == pytest.approx(SLACK * 0.01 + HAND_OVER_S, abs=1e-3)
 
 
 def test_the_device_never_stands_still_then(device):
@@ -123,7 +123,7 @@ def test_clips_of_several_forms_end_by_their_own_time(device):
     for _ in range(4):
         for device.clip_s, form in ((1.0, "long"), (0.1, "short")):
             left_s = play(ahead, device, 0.01, form)
-            assert left_s <= SLACK * 0.01 + 1e-3
+            assert left_s <= SLACK * 0.01 + HAND_OVER_S + 1e-3
 
 
 def test_a_clip_that_is_shorter_than_the_last_is_not_waited_for_any_longer(device):

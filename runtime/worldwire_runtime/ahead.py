@@ -22,8 +22,11 @@ from worldwire_runtime.graphs import flatten
 
 HIGH_PRIORITY = -1
 """Of a CUDA stream: what is prepared, or decoded, comes first between two kernels of a network."""
-SLACK = 1.5
-"""Of the time that the last clips took to prepare, for the server's part between two steps."""
+SLACK, HAND_OVER_S = 1.2, 0.001
+"""Of the time that the last clips took to prepare, which varies; and for the server's part between two steps.
+
+Too much delays inputs, too little leaves the GPU without work.
+"""
 MOST_LEAD = 0.5
 """Of a clip's time. An input that comes later than that is applied a clip later."""
 REMEMBERED = 5
@@ -134,4 +137,4 @@ def wait_for(device: torch.device) -> None:
 
 def nap_until(clip_s: float, preparing_s: float) -> float:
     """Seconds after its start at which a clip that takes `clip_s` is nearly done."""
-    return clip_s - min(SLACK * preparing_s, MOST_LEAD * clip_s)
+    return clip_s - min(SLACK * preparing_s + HAND_OVER_S, MOST_LEAD * clip_s)
