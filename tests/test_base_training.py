@@ -109,6 +109,20 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path: Path):
     assert kept["step"] == 0
 
 
+def test_gradients_that_are_clipped_to_nothing_are_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run = trainer(config(tmp_path))
+    with torch.no_grad():
+        run.model.dit.head.head.weight.fill_(1e3)
+    with caplog.at_level("WARNING"):
+        run.fit()
+        assert caplog.text.count("suspiciously large") == 1
+        caplog.clear()
+        trainer(config(tmp_path / "other")).fit()
+    assert "suspiciously" not in caplog.text
+
+
 def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -39,6 +39,8 @@ from worldwire_training.validation import Validator
 log = logging.getLogger(__name__)
 
 SEED_STRIDE = 1_000_003
+SUSPICIOUS_NORM = 100.0
+"""Of gradients, on average between two reports. A few are normal; a clip makes noise of such steps."""
 
 
 class Trainer(ABC):
@@ -57,6 +59,7 @@ class Trainer(ABC):
         self.output = Path(config.output)
         self.step = 0
         self.recent = Recent(ranks)
+        self._has_warned = False
         self.all_microbatches = count_microbatches(config.microbatches, ranks)
         self._validator = validator
         self.publish: Callable[[BaseModel], None] | None = None
@@ -161,7 +164,19 @@ class Trainer(ABC):
         self._check_finite()
         scalars = self.recent.means(self.rate)
         curves.add(self.step, scalars)
+        self._look_at(scalars["gradient_norm"])
         return {name: scalars[name] for name in ("loss", "gradient_norm", "clips_per_s")}
+
+    def _look_at(self, norm: float) -> None:
+        """Warns once in a run of gradients that are clipped to nothing: they teach little, if losses fall."""
+        if norm < SUSPICIOUS_NORM or self._has_warned or not self.ranks.is_main:
+            return
+        self._has_warned = True
+        log.warning(
+            "gradients are suspiciously large (norm %.0f on average, step %d); expected: below %.0f; to do: "
+            "compare a step with one on a CPU, or lower the learning rate",
+            *(norm, self.step, SUSPICIOUS_NORM),
+        )
 
     def _validate(self, curves: ScalarLog) -> dict[str, float]:
         """On rank 0, with the averaged weights, uncompiled (its shapes are others); publishes them too."""
