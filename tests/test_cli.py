@@ -112,22 +112,39 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
 
 TALKATIVE = """
 import sys, types
-from worldwire import cli
-say = lambda _: sys.stdout.write("all of it\\n" * int(sys.argv[1])) and 0
+from worldwire import cli, errors
+
+def say(_):
+    sys.stdout.write("all of it\\n" * int(sys.argv[1]))
+    if sys.argv[2] == "fails":
+        raise errors.StateError("it ends here")
+    return 0
+
 cli.parse = lambda _: types.SimpleNamespace(run=say)
 sys.exit(cli.main([]))
 """
 
 
+@pytest.mark.parametrize("buffered", ["", "1"])
 @pytest.mark.parametrize("lines", ["1", "100000"])
-def test_a_reader_that_leaves_is_no_traceback(lines):
-    """Of a little output, which waits in a buffer, and of much."""
+@pytest.mark.parametrize("end", ["ends", "fails"])
+def test_a_reader_that_leaves_is_no_traceback(lines, end, buffered):
+    """Of a little output, which waits in a buffer, and of much; an error of ours is still told."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-c", TALKATIVE, lines]
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, "-c", TALKATIVE, lines, end]
+    done = subprocess.run(
+        command,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=dict(os.environ) | {"PYTHONUNBUFFERED": buffered},
+        text=True,
+        check=False,
+    )
     os.close(writing)
-    assert (done.returncode, done.stderr) == (141, "")
+    waited = lines == "1" and not buffered
+    assert done.returncode == 141
+    assert done.stderr == ("worldwire: it ends here\n" if end == "fails" and waited else "")
 
 
 def test_serve_on_a_taken_port_is_one_line_before_anything_loads(capsys):

@@ -12,7 +12,7 @@ from worlds import random_config, write_random_world
 from worldwire.inputs import Inputs
 from worldwire_runtime.config import ClipPlan, WorldConfig
 from worldwire_runtime.convolutions import APART, PRODUCTS, TAPS, VOLUME, cache_shapes, use_form
-from worldwire_runtime.footprint import Footprint, Resident, memory_estimate
+from worldwire_runtime.footprint import Footprint, Resident, latents_per_call, memory_estimate
 from worldwire_runtime.model.vae import VAE, VAEConfig
 from worldwire_runtime.sources import CONFIG_FILE, preset_folder
 from worldwire_runtime.usage import GIB
@@ -120,6 +120,20 @@ def test_frames_that_are_decoded_beside_the_next_clip_take_memory_of_their_own()
     config = preset("5b-720p")
     beside, after = (memory_estimate(config, Resident(overlap=overlap)) for overlap in (True, False))
     assert beside.device["clip"] - after.device["clip"] > GIB  # two caches at the turn of a latent among it
+
+
+def test_several_latents_in_a_call_are_counted_where_there_is_room_for_them():
+    """And only there: what a small card, or one that others use, must have for the paper's plan stays."""
+    config = preset("5b-720p")
+    light = dataclasses.replace(config.vae, pruning_rate=0.75, encoder_pruning_rate=0.0)
+    config = dataclasses.replace(config, vae=light)
+    paper, low = config.plan("paper"), config.plan("low-latency")
+    cards = [Resident(text=False, eight_bit="all", gpu_bytes=gib * GIB) for gib in (24, 48, 140)]
+    assert [latents_per_call(config, paper, card) for card in cards] == [1, 2, 5]
+    small, middle, large = (memory_estimate(config, card, paper).device_bytes / GIB for card in cards)
+    assert small < 20 < middle < 24
+    assert 28.05 < large < 29  # the first is what was measured
+    assert memory_estimate(config, cards[2], low) == memory_estimate(config, cards[0], low)
 
 
 def test_parts_that_are_not_there_are_not_named():

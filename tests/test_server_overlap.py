@@ -307,9 +307,9 @@ def test_frames_in_the_lane_outlive_a_step_that_fails(overlapping, monkeypatch):
     failed, decode, generate = threading.Event(), overlapping._decoder.decode, overlapping.rules.generate
     steps = iter((1, 2))
 
-    def decode_late(latents, cache):
+    def decode_late(latents, cache, recurs):
         assert cache is None or failed.wait(30)
-        return decode(latents, cache)
+        return decode(latents, cache, recurs)
 
     def break_the_second(*args):
         if next(steps) == 2:

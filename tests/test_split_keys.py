@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from worlds import random_config
 
+from worldwire_runtime import split_keys
 from worldwire_runtime.model.attention import (
     ALL_TOKENS,
     Context,
@@ -16,18 +19,21 @@ from worldwire_runtime.model.attention import (
     attend,
     attend_in_turn,
 )
-from worldwire_runtime.split_keys import attend_in_parts, attend_to_parts, parts_for
+from worldwire_runtime.model.dit import DiT
+from worldwire_runtime.quantize.attention import attend_8bit, use_8bit_attention
+from worldwire_runtime.split_keys import attend_in_parts, attend_to_parts, parts_for, use_split_keys
 
 H200_PROCESSORS = 132
 LATENT = 880  # tokens at 720p
+WIDTH = 64
 
 
 def random_parts(queries: int, tokens: int) -> tuple[torch.Tensor, KeyValue]:
-    """Query [1, 3, Q, 16] and keys [1, 3, T, 16] of a spread that makes parts of unequal weight."""
+    """Query [1, 3, Q, 64] and keys [1, 3, T, 64] of a spread that makes parts of unequal weight."""
     generator = torch.Generator().manual_seed(0)
 
     def random(count: int) -> torch.Tensor:
-        numbers = 3 * torch.randn(1, count, 3, 16, generator=generator)
+        numbers = 3 * torch.randn(1, count, 3, WIDTH, generator=generator)
         return numbers.to(torch.bfloat16).transpose(1, 2)
 
     return random(queries), KeyValue(random(tokens), random(tokens))
@@ -67,7 +73,7 @@ def test_the_library_tells_the_sums(parts: int) -> None:
         (10 * LATENT, 19 * LATENT, 1),  # the paper's plan, `cached` ...
         (19 * LATENT, 19 * LATENT, 1),  # ... and `joint`
         (LATENT, LATENT, 1),  # a latent of its own
-        (1, 10 * LATENT + 1, 1),  # a prime number of keys
+        (LATENT, 10 * LATENT + 1, 1),  # 13 · 677 keys
     ],
 )
 def test_keys_go_apart_where_rounds_are_saved(queries: int, tokens: int, parts: int) -> None:
@@ -84,16 +90,25 @@ def test_no_part_is_small_and_none_is_left_over() -> None:
 
 def test_a_rolling_turn_and_a_context_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a network calls it: over what is held, and in two calls for a context."""
-    monkeypatch.setattr("worldwire_runtime.split_keys.parts_for", lambda *_: 4)
+    taken = []
+
+    def in_parts(query: torch.Tensor, keys: KeyValue, parts: int) -> torch.Tensor:
+        taken.append(parts)
+        return attend_to_parts(query, keys, parts)
+
+    monkeypatch.setattr(split_keys, "parts_for", lambda *_: 4)
+    monkeypatch.setattr(split_keys, "attend_to_parts", in_parts)
     split = partial(attend_in_parts, processors=H200_PROCESSORS)
     query, keys = random_parts(8, 8)
     each = [part.transpose(1, 2).unflatten(1, (2, 4)) for part in (query, *keys)]
-    held = Held(*(torch.zeros(1, 6, 4, 3, 16, dtype=torch.bfloat16) for _ in range(2)))
+    held = Held(*(torch.zeros(1, 6, 4, 3, WIDTH, dtype=torch.bfloat16) for _ in range(2)))
     rows = (Rows((0, 2), torch.tensor([1, 2]), 0, 6),)
     plain = attend_in_turn(each[0], KeyValue(*each[1:]), held, rows, ALL_TOKENS)
     assert relative(attend_in_turn(each[0], KeyValue(*each[1:]), held, rows, ALL_TOKENS, split), plain) < 1e-2
+    assert taken == [4]
     seen = Context(4, 4)
     assert relative(split(query, keys, seen), attend(query, keys, seen)) < 1e-2
+    assert taken == [4] * 3
 
 
 def test_it_can_be_compiled_whole() -> None:
@@ -102,3 +117,22 @@ def test_it_can_be_compiled_whole() -> None:
     split = torch.compile(partial(attend_in_parts, processors=4), backend="eager", fullgraph=True)
     exact = attend(query.float(), KeyValue(keys.key.float(), keys.value.float()))
     assert relative(split(query, keys), exact) < 6e-3
+
+
+@pytest.mark.parametrize(
+    ("capability", "is_library", "taken"),
+    [((9, 0), True, True), ((9, 0), False, False), ((8, 9), True, False)],
+)
+def test_a_network_takes_it_where_the_library_is_the_one_that_was_measured(
+    capability: tuple[int, int], is_library: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: is_library)
+    facts = SimpleNamespace(multi_processor_count=H200_PROCESSORS)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: facts)
+    dit = DiT(random_config().dit)
+    use_split_keys(dit, torch.device("cuda"))
+    forms = {block.self_attn.attend for block in dit.blocks}
+    assert (forms == {attend}) is not taken
+    use_8bit_attention(dit)
+    assert {block.self_attn.attend for block in dit.blocks} == {attend_8bit}

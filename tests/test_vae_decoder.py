@@ -6,9 +6,11 @@ import logging
 import numpy as np
 import pytest
 import torch
+from fake_lane import fake_lane
 from test_graphs import fake_record
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from worldwire_runtime import acceleration
 from worldwire_runtime import decoder as decoder_module
 from worldwire_runtime.convolutions import PRODUCTS, use_form
 from worldwire_runtime.decoder import (
@@ -113,8 +115,62 @@ def test_parts_of_a_clip_are_its_latents(vae: VAE):
         assert abs(np.concatenate(pixels[0]).astype(int) - np.concatenate(pixels[1])).max() <= 1
     assert parts == [1, 20, 20, 16, 20, 20]
     assert not several.is_settled
-    assert all(not several.is_settled and list(several.show(latents[:10], timer)) for _ in range(4))
+    assert all(not several.is_settled and list(several.show(latents[:10], timer)) for _ in range(3))
     assert several.is_settled
+
+
+def test_what_is_left_of_a_first_clip_is_never_recorded(vae: VAE):
+    """However many sessions begin in a world: recording waits for the whole device."""
+    decoder, timer = (
+        Decoder(copy.deepcopy(vae), graphs=True, record=fake_record),
+        StageTimer(torch.device("cpu")),
+    )
+    stream, plain = DecoderStream(decoder, at_once=5), DecoderStream(Decoder(vae))
+    latents = torch.randn(1 + 14 + 10, 6, 2, 2)
+    expected = [np.concatenate(list(plain.show(clip, timer))) for clip in latents.split((1, 14, 10))]
+    for session in range(12):
+        for clip, right in zip(latents.split((1, 14, 10)), expected, strict=True):
+            assert abs(np.concatenate(list(stream.show(clip, timer))).astype(int) - right).max() <= 1
+        assert stream.is_settled == (session > 1)
+        stream = stream.anew()
+    assert decoder._in_place.recordings == 1
+
+
+def test_each_plan_has_its_own_compiled_calls(vae: VAE, monkeypatch):
+    """A world's sessions may differ in how many latents a call decodes."""
+    compiled: list[int] = []
+
+    def compile_(function, **_):
+        def run(latents, cache):
+            compiled.append(len(latents))
+            return function(latents, cache)
+
+        return run
+
+    monkeypatch.setattr(acceleration, "_compiled", compile_)
+    monkeypatch.setattr(decoder_module, "compiler_missing", lambda: None)
+    decoder, timer = Decoder(vae, compiled=True), StageTimer(torch.device("cpu"))
+    for at_once in (5, 1, 5):
+        stream = DecoderStream(decoder, at_once)
+        for clip in torch.randn(1 + 4 + 20, 6, 2, 2).split((1, 4, 20)):
+            for _ in stream.show(clip, timer):
+                pass
+    assert set(compiled) == {1, 5}
+    assert compiled[-4:] == [5, 5, 5, 5]
+
+
+def test_the_lane_gives_each_call_its_latents(vae: VAE, monkeypatch):
+    decoder = Decoder(vae)
+    plain, decoder.lane = DecoderStream(decoder), None
+    latents, timer = torch.randn(1 + 14, 6, 2, 2), StageTimer(torch.device("cpu"))
+    expected = [np.concatenate(list(plain.show(clip, timer))) for clip in latents.split((1, 14))]
+    decoder.lane = fake_lane(monkeypatch)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    stream = DecoderStream(decoder, at_once=5)
+    shown = [list(stream.show(clip, timer)) for clip in latents.split((1, 14))]
+    assert [len(part) for part in shown[1]] == [20, 20, 16]
+    for parts, right in zip(shown, expected, strict=True):
+        assert abs(np.concatenate(parts).astype(int) - right).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,14 +23,13 @@ from worldwire_runtime.acceleration import SteadyCompiled, Tell, compiler_missin
 from worldwire_runtime.ahead import HIGH_PRIORITY
 from worldwire_runtime.convolutions import TAPS, Form, cache_shapes, use_form
 from worldwire_runtime.graphs import WARM_CALLS, CudaRecorder, Graphed, Recorder
-from worldwire_runtime.machine import gpu_bytes
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT, VAE, VAEConfig
 from worldwire_runtime.timing import StageTimer
 
 log = logging.getLogger(__name__)
 
 SETTLED_CALLS = WARM_CALLS + 2
-"""Of equal length in a session, after which its decoding has been compiled and recorded."""
+"""Of a session that recur, after which its decoding has been compiled and recorded."""
 MOST_AT_ONCE = 5
 """Latents of a long clip that a GPU decodes in one call: more of its first layers fit side by side."""
 TENSORS_OF_A_GPU = 64
@@ -73,21 +72,13 @@ class Decoder:
         if reason is not None:
             log.warning("the decoder runs uncompiled: %s", reason)
         compiled = compiled and reason is None
-        self._later = SteadyCompiled(self._decode, tell) if compiled else self._decode
+        self._compiled, self._tell = compiled, tell
+        self._steady: dict[int, Callable[..., Any]] = {}  # by how many latents: plans differ in that
         self._in_place: Graphed | None = None
         if graphs:
             # It runs beside the denoiser's graphs: they share no memory.
             record = record or CudaRecorder(self.lane.stream if self.lane is not None else None)
-            self._advance = SteadyCompiled(self._decode_in_place, tell) if compiled else self._decode_in_place
             self._in_place = Graphed(self._measure_and_advance, record, tell, resident=("cache",))
-
-    def at_once(self, latents: int, latent_hw: tuple[int, int]) -> int:
-        """How many latents of clips of so many one call decodes: 1 on a CPU."""
-        if self.lane is None:
-            return 1
-        weight = self.vae.conv2.weight
-        largest = largest_bytes(self.vae.config, latent_hw, weight.itemsize)
-        return latents_at_once(latents, largest, gpu_bytes(weight.device))
 
     @property
     def changes_caches(self) -> bool:
@@ -95,16 +86,27 @@ class Decoder:
         return self._in_place is not None
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """Latents [n, z, h, w] and a cache (None at the start) to pixels u8 [F, H, W, 3] and new cache."""
+    def decode(self, latents: Tensor, cache: Cache | None, recurs: bool = True) -> tuple[Tensor, Cache]:
+        """Latents [n, z, h, w] and a cache (None at the start) to pixels u8 [F, H, W, 3] and new cache.
+
+        recurs: whether calls of so many latents come again; others are not worth compiling or recording.
+        """
         # Latents arrive as views of all kinds; one layout is compiled once.
         video = latents.to(self.vae.conv2.weight.device, torch.float32).contiguous()
-        if cache is None:  # once a session: not worth measuring or compiling
+        if cache is None:  # once a session: not worth measuring either
             return self._decode(video, None)
         if self._in_place is not None:
-            return self._in_place(video, cache), cache
+            advance = self._in_place if recurs else self._decode_in_place
+            return advance(video, cache), cache
         with measured_convolutions(self._measured):
-            return self._later(video, cache)
+            return self._steadily(self._decode, video, cache) if recurs else self._decode(video, cache)
+
+    def _steadily(self, function: Callable[..., T], latents: Tensor, cache: Cache) -> T:
+        """Compiled, if this decoder is, for each number of latents that recurs."""
+        if not self._compiled:
+            return function(latents, cache)
+        steady = self._steady.setdefault(len(latents), SteadyCompiled(function, self._tell))
+        return cast(T, steady(latents, cache))
 
     def _decode(self, latents: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
         frames, cache = self.vae.decode(latents.transpose(0, 1).unsqueeze(0), cache)
@@ -119,7 +121,7 @@ class Decoder:
 
     def _measure_and_advance(self, latents: Tensor, cache: Cache) -> Tensor:
         with measured_convolutions(self._measured):
-            return self._advance(latents, cache)
+            return self._steadily(self._decode_in_place, latents, cache)
 
 
 @contextmanager
@@ -224,20 +226,19 @@ def latents_at_once(latents: int, bytes_each: int, memory_bytes: int) -> int:
 class DecoderStream:
     """One session's decoding: the decoder and what it remembers of the frames so far.
 
-    at_once: so many latents are decoded in one call, where that is left to it.
+    at_once: so many latents are decoded in one call; what is left of a session's first clip, in another.
     """
 
     def __init__(self, decoder: Decoder, at_once: int = 1) -> None:
         self._decoder, self._at_once = decoder, at_once
         self._cache: Cache | None = None
         self._room: Cache | None = None
-        self._length = self._alike = 0  # latents of the newest call; calls of as many, up to it
-        self._is_settled = False
+        self._calls = 0  # of those that recur
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing of this session's decoding is still to be compiled or recorded."""
-        return self._is_settled
+        return self._calls >= SETTLED_CALLS
 
     def show(self, latents: Tensor, timer: StageTimer) -> Iterator[Pixels]:
         """The next latents [n, z, h, w] in parts, as frames u8 [F, H, W, 3]: 1 for the first, then 4 each.
@@ -258,11 +259,10 @@ class DecoderStream:
         return to_host(self._advance(latents)).wait()
 
     def _advance(self, latents: Tensor) -> Tensor:
-        pixels, cache = self._decoder.decode(latents, self._settled(self._cache))
+        recurs = len(latents) == self._at_once
+        pixels, cache = self._decoder.decode(latents, self._settled(self._cache), recurs)
         self._cache = self._settled(cache)
-        self._alike = 1 + (self._alike if len(latents) == self._length else 0)
-        self._length = len(latents)
-        self._is_settled |= self._alike >= SETTLED_CALLS
+        self._calls += recurs
         return pixels
 
     def _settled(self, cache: Cache | None) -> Cache | None:
@@ -280,7 +280,7 @@ class DecoderStream:
         """Goes on in the memory of a stream that is over, which recorded graphs know by its address."""
         if self._decoder.changes_caches:
             self._room = other._room or other._cache
-            self._is_settled = other._is_settled
+            self._calls += other._calls
 
     def anew(self) -> DecoderStream:
         """A stream at its start, in place of this one."""

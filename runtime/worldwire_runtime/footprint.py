@@ -42,8 +42,8 @@ class Resident:
     bytes_per_weight: of the networks (4: float32, 2: bfloat16). eight_bit: which linears are stored in 8 bits
     ("attention", "all" or None). text: whether the text encoder is on the device. experts: how many
     transformers are on the device at once. decoder: the form of its convolutions, which says what sessions
-    keep. overlap: clips are decoded while the next ones are made. graphs: calls are recorded. gpu_bytes: the
-    memory of the GPU (0: a small one). The defaults are those of a GPU.
+    keep. overlap: clips are decoded while the next ones are made. graphs: calls are recorded. gpu_bytes: what
+    the GPU has to give before anything is loaded (0: not known, or no GPU). The defaults are those of a GPU.
     """
 
     bytes_per_weight: int = BF16_BYTES
@@ -204,10 +204,15 @@ def _decoding_bytes(config: WorldConfig, plan: ClipPlan, resident: Resident) -> 
     """
     pixels = config.height * config.width // 4
     buffers = DECODER_BUFFERS * FRAMES_PER_LATENT * pixels * 2 * config.vae.decoder_width
-    largest = largest_bytes(config.vae, config.latent_hw, resident.bytes_per_weight)
-    latents = latents_at_once(plan.new, largest, resident.gpu_bytes)
-    copies = 2 * latents if latents > 1 and resident.graphs else latents
+    latents = latents_per_call(config, plan, resident)
+    copies = 2 * latents + 1 if latents > 1 and resident.graphs else latents
     return copies * buffers * resident.bytes_per_weight + _decoder_cache_bytes(config, resident)
+
+
+def latents_per_call(config: WorldConfig, plan: ClipPlan, resident: Resident) -> int:
+    """How many latents of a plan's clips the decoder takes at once."""
+    largest = largest_bytes(config.vae, config.latent_hw, resident.bytes_per_weight)
+    return latents_at_once(plan.new, largest, resident.gpu_bytes)
 
 
 def _decoder_cache_bytes(config: WorldConfig, resident: Resident) -> int:

@@ -86,14 +86,6 @@ def limit_memory(device: torch.device, gib: float) -> None:
     torch.cuda.set_per_process_memory_fraction(gib / total_gib, index)
 
 
-def gpu_bytes(device: torch.device) -> int:
-    """What this process may have of a GPU's memory in all (`limit_memory`), 0 on a CPU."""
-    if device.type != "cuda":
-        return 0
-    share = torch.cuda.get_per_process_memory_fraction(device)
-    return int(share * torch.cuda.mem_get_info(device)[1])
-
-
 def free_bytes(device: torch.device) -> int:
     """Memory of a device that nobody uses now."""
     if device.type == "cuda":

@@ -20,8 +20,9 @@ from worldwire_runtime.model.blocks import Block
 from worldwire_runtime.model.dit import DiT
 
 DTYPES: Final = (torch.bfloat16, torch.float16)
-LEAST_CAPABILITY: Final = (9, 0)
-"""From Hopper on the library's attention is cuDNN's, which tells the sums."""
+WIDTHS: Final = (64, 128)
+CAPABILITY: Final = (9, 0)
+"""Of Hopper, where torch's attention is cuDNN's, which tells the sums; measured nowhere else."""
 TILE_QUERIES: Final = 128
 MOST_PARTS: Final = 8
 LEAST_KEYS: Final = 1024
@@ -35,7 +36,8 @@ LEAST_GAIN: Final = 0.1
 
 def use_split_keys(dit: DiT, device: torch.device) -> None:
     """Self-attention of every block in parts, where that is faster on this GPU."""
-    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+    is_library = torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cudnn.enabled
+    if torch.cuda.get_device_capability(device) != CAPABILITY or not is_library:
         return
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     for block in cast(Sequence[Block], dit.blocks):
@@ -48,7 +50,8 @@ def attend_in_parts(
     """`model.attention.attend` with its meaning of `context`. processors: multiprocessors of the GPU."""
     if context.queries:
         return in_two_calls(partial(attend_in_parts, processors=processors), query, keys, context)
-    fits = query.ndim == 4 and len(query) == 1 and query.dtype in DTYPES and not query.requires_grad
+    fits = query.ndim == 4 and len(query) == 1 and query.dtype in DTYPES and query.shape[-1] in WIDTHS
+    fits = fits and not query.requires_grad
     heads, queries = query.shape[-3:-1]
     parts = parts_for(queries, heads, keys.key.shape[-2], processors) if fits else 1
     return attend(query, keys) if parts == 1 else attend_to_parts(query, keys, parts)

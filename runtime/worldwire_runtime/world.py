@@ -23,12 +23,17 @@ from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.decoder import Decoder, DecoderStream
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.experts import Expert, ExpertDenoiser, Residence, expert_denoisers, of_view
-from worldwire_runtime.footprint import Resident, check_gpu, check_memory, memory_estimate
+from worldwire_runtime.footprint import (
+    Resident,
+    check_gpu,
+    check_memory,
+    latents_per_call,
+    memory_estimate,
+)
 from worldwire_runtime.machine import (
     PRECISIONS,
     check_arithmetic,
     free_bytes,
-    gpu_bytes,
     limit_memory,
     pick_device,
     pick_dtype,
@@ -105,8 +110,9 @@ class World:
         source: Source,
         networks: Networks,
         place: Place,
+        resident: Resident,
         *,
-        speed: Speed | None = None,
+        speed: Speed,
         tell: Tell = silent,
     ):
         config, device, dtype = source.config, place.device, place.dtype
@@ -114,9 +120,8 @@ class World:
         self._precision = (
             place.quantization.precision if place.quantization else str(dtype).removeprefix("torch.")
         )
-        self.speed = (speed or Speed()).on(device)
+        self.speed, self._resident = speed, resident
         self.ahead = Ahead(device, bool(self.speed.overlap))
-        self._resident = _resident(source, place, self.speed)
         self.seed_images = SeedImages(source.seeds, config.height, config.width)
         self._vae, self._text_encoder = networks.vae, networks.text
         denoisers = {name: self._denoiser(dit, tell) for name, dit in networks.transformers.items()}
@@ -167,10 +172,10 @@ class World:
         )
         place = _place(source, device, precision, text_on)
         speed = (speed or Speed()).on(place.device)
-        _check_memory(source, place, speed, memory_gib, asked_for=device)
+        resident = _check_memory(source, place, speed, memory_gib, asked_for=device)
         networks = assemble(source, place, progress)
         progress(1.0, "ready")
-        return cls(source, networks, place, speed=speed, tell=partial(progress, 1.0))
+        return cls(source, networks, place, resident, speed=speed, tell=partial(progress, 1.0))
 
     @property
     def vae(self) -> VAE:
@@ -328,7 +333,7 @@ class World:
 
     def new_decoder(self, plan: ClipPlan) -> DecoderStream:
         """A decoder at the start of a stream."""
-        return DecoderStream(self._decoder, self._decoder.at_once(plan.new, self.config.latent_hw))
+        return DecoderStream(self._decoder, latents_per_call(self.config, plan, self._resident))
 
     @property
     def overlaps(self) -> bool:
@@ -354,8 +359,8 @@ def _place(source: Source, device: str, precision: str, text_on: str) -> Place:
 
 def _check_memory(
     source: Source, place: Place, speed: Speed, memory_gib: float | None, asked_for: str
-) -> None:
-    """MachineError if the device has less free than a session of this world will take, or is no GPU.
+) -> Resident:
+    """What is where; MachineError if the device has less free than a session will take, or is no GPU.
 
     asked_for: the device in the caller's word; a large world plays on a CPU if it is "cpu".
     """
@@ -365,10 +370,12 @@ def _check_memory(
         free = min(free, int(memory_gib * GIB))
     if asked_for == "auto" and place.device.type == "cpu":
         check_gpu(source.config)
-    check_memory(source.config, _resident(source, place, speed), free, str(place.device))
+    resident = _resident(source, place, speed, free)
+    check_memory(source.config, resident, free, str(place.device))
+    return resident
 
 
-def _resident(source: Source, place: Place, speed: Speed) -> Resident:
+def _resident(source: Source, place: Place, speed: Speed, free: int) -> Resident:
     """What of a world is on the device. A CPU takes umT5 mapped from its file; random weights have none."""
     experts = source.config.experts
     return Resident(
@@ -379,7 +386,7 @@ def _resident(source: Source, place: Place, speed: Speed) -> Resident:
         decoder=speed.decoder_form(place.device, place.dtype),
         overlap=bool(speed.overlap),
         graphs=bool(speed.graphs),
-        gpu_bytes=gpu_bytes(place.device),
+        gpu_bytes=free if place.device.type == "cuda" else 0,
     )
 
 

@@ -47,14 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        args = parse(argv)
-        status = int(args.run(args))
+        status = _guarded(argv)
         sys.stdout.flush()
-        return status
     except BrokenPipeError:
         if not _nobody_reads():
             raise
         return EXIT_PIPE
+    return status
+
+
+def _guarded(argv: Sequence[str] | None) -> int:
+    try:
+        args = parse(argv)
+        return int(args.run(args))
     except WorldwireError as error:
         sys.stderr.write(f"worldwire: {error}\n")
         return EXIT_USAGE
@@ -69,7 +74,7 @@ def _nobody_reads() -> bool:
         return False
     place, pipes = sys.stdout.fileno(), select.poll()
     pipes.register(place, 0)
-    if not any(event & select.POLLERR for _, event in pipes.poll(0)):
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in pipes.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), place)
     return True

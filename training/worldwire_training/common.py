@@ -34,6 +34,8 @@ from worldwire.errors import CheckpointError, ConfigError
 log = logging.getLogger(__name__)
 
 Config = TypeVar("Config")
+CACHE_TAG = "worldwire-no-cudnn-attention"
+"""What compiles in training keeps apart from what chose its kernels otherwise."""
 
 
 # ---------------------------------------------------------------------------------------------- ranks
@@ -59,8 +61,8 @@ class Ranks:
         float32 products may use TF32. That is settled here, before anything compiles: it is part of the key
         under which torch.compile's cache is read.
 
-        No attention of cuDNN: its backward kernels score the missing half of a last tile as 0, and where
-        sums are small the gradients of the queries are huge or NaN (pytorch/pytorch#196678).
+        No attention of cuDNN, whose backward kernels give NaN for some lengths (pytorch/pytorch#196678 and
+        others). The compiler chooses kernels as it traces, and that choice is in no key: a tag makes it so.
         """
         rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
@@ -70,6 +72,8 @@ class Ranks:
             torch.cuda.set_device(place)
             torch.set_float32_matmul_precision("high")
             torch.backends.cuda.enable_cudnn_sdp(False)
+            tags = torch.compiler.config.cache_key_tag.split()
+            torch.compiler.config.cache_key_tag = " ".join(dict.fromkeys([*tags, CACHE_TAG]))
         if world_size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
         return cls(rank, world_size, place)
