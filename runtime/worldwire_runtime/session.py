@@ -323,7 +323,7 @@ class Session:
     def _show(
         self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer
     ) -> Iterator[Frame]:
-        """4 decoder: frames, one latent at a time; the last one carries the step's timings."""
+        """4 decoder: frames, as the decoder gives them; the last one carries the step's timings."""
         self._unshown.append(move)
         first, self._frames = self._frames, self._frames + len(move.c2w)
         pictures = (pixels for part in self._decoder.show(latents, clock) for pixels in part)
