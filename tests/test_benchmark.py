@@ -38,6 +38,7 @@ NAMES = {
     "peak_memory_gib",
     "device",
     "gpus",
+    "gpu",
     "threads",
     "preset",
     "resolution",

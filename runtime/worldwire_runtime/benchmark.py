@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from worldwire.api import Frame, WorldInfo
 from worldwire.client import Client, RemoteSession
 from worldwire.errors import ConnectionLostError, MachineError, WorldwireError
+from worldwire_runtime.gpu_watch import watched
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Measurement:
     """What one run showed. frames_per_second: pictures received a second; stages_ms: mean of a clip.
 
     first_frame_s: from the wish to play to the first picture. settled_s: from there until clips take the time
-    that they go on taking.
+    that they go on taking. gpu: means over the timed clips (`gpu_watch`).
     """
 
     frames_per_second: float = 0.0
@@ -75,6 +76,7 @@ class Measurement:
     action_to_photon_ms: list[float] = field(default_factory=list)
     first_frame_s: float = 0.0
     settled_s: float = 0.0
+    gpu: dict[str, float] = field(default_factory=dict)
 
 
 @contextmanager
@@ -145,12 +147,13 @@ def measure(
     clips: int = DEFAULT_CLIPS,
     samples: int = DEFAULT_SAMPLES,
     warm_up: int | None = None,
+    gpu: int | None = None,
     progress: Progress = lambda *_: None,
     seed: int = 0,
 ) -> Measurement:
     """Plays live: first for speed, then toggling a key at moments uniform over a clip for the latency.
 
-    warm_up: clips before that (default: `warm_up_clips`).
+    warm_up: clips before that (default: `warm_up_clips`). gpu: the one to watch meanwhile, None: none.
     """
     warm_up = warm_up_clips(client.info) if warm_up is None else warm_up
     wished = time.perf_counter()
@@ -161,14 +164,16 @@ def measure(
         before = [session.frames_per_step] + [later] * (warm_up - 1)  # a first clip may be longer
         session.start()
         _watch(session, before, lambda done: progress("warm-up", done, warm_up))
-        begun = time.perf_counter()
-        frames = _watch(session, [later] * clips, lambda done: progress("speed", done, clips))
-        elapsed_s = time.perf_counter() - begun
+        with watched(gpu) as seen:
+            begun = time.perf_counter()
+            frames = _watch(session, [later] * clips, lambda done: progress("speed", done, clips))
+            elapsed_s = time.perf_counter() - begun
         result = Measurement(
             frames_per_second=len(frames) / max(elapsed_s, sys.float_info.min),
             stages_ms=stage_means_ms(frames, clips),
             first_frame_s=first_frame_s,
             settled_s=begun - wished - first_frame_s,
+            gpu=seen,
         )
         rng, clip_s = random.Random(seed), elapsed_s / max(1, clips)
         for number in range(samples):
@@ -259,6 +264,7 @@ def report(
         "peak_memory_gib": round(peak_memory_gib, 3),
         "device": info.extra.get("device"),
         "gpus": info.extra.get("gpus"),
+        "gpu": measurement.gpu or None,
         "preset": preset,
         "resolution": f"{info.height}x{info.width}",
         "clip_plan": info.extra.get("clip_plan"),
@@ -303,6 +309,8 @@ def table(result: dict[str, Any]) -> str:
         "peak memory": f"{result['peak_memory_gib']:.2f} GiB",
         "commit": result["commit"] or "not in a checkout",
     }
+    if result["gpu"]:
+        rows["GPU while timed"] = "  ".join(f"{name} {value:g}" for name, value in result["gpu"].items())
     if result["cold"] is not None:
         rows["start, nothing compiled"] = _start_words(result["cold"])
     width = max(map(len, rows))

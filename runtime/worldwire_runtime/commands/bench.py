@@ -113,9 +113,21 @@ def _record(
     from worldwire_runtime.benchmark import local_server, measure, report
 
     with local_server(as_arguments(args), caches) as (address, startup_s), connect(address) as client:
-        measurement = measure(client, plan=args.plan, clips=args.clips, samples=samples, progress=progress)
+        measurement = measure(
+            client,
+            plan=args.plan,
+            clips=args.clips,
+            samples=samples,
+            gpu=_gpu(args.device) if client.info.extra.get("gpus") else None,
+            progress=progress,
+        )
         peak_gib = client.status().peak_memory_gib
         return report(measurement, client.info, startup_s, peak_gib, args.preset, cold)
+
+
+def _gpu(device: str) -> int:
+    """The number of "cuda:N"; of "cuda" and "auto" the first."""
+    return int(device.partition(":")[2] or 0)
 
 
 def _write(path: Path | None, result: dict[str, Any]) -> None:
