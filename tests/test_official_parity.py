@@ -58,6 +58,19 @@ def test_command_writes_errors_and_reports_a_difference(tmp_path, capsys):
     assert "DIFFERENT" in capsys.readouterr().out
 
 
+def test_what_was_compared_is_told_before_the_next_case_fails(tmp_path, capsys):
+    """On a GPU the whole takes minutes: what is cut off has said what it knew."""
+    copy_case(tmp_path, "text_encoder", "good")
+    cases = {"good": CASES["text_encoder"], "missing": CASES["text_encoder"]}
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    assert main(["models", "parity", str(tmp_path)]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["case/output", "error", "allowed"]
+    assert lines[1].startswith("good/hidden ")
+    assert lines[1].endswith(" ok")
+    assert len(lines) == 2
+
+
 def test_command_refuses_a_folder_without_cases(tmp_path):
     assert main(["models", "parity", str(tmp_path)]) == 2
 
