@@ -246,8 +246,12 @@ def attending_cases(sizes: Sizes, device: str, queries: int, tokens: int) -> Ite
         return lambda: flash.attend(*prepare(query, key, value), tokens, sizes.dtype, tiles=choice[0])
 
     def in_parts(parts: int) -> Callable[[Tensor, Tensor, Tensor], Callable[[], Tensor]]:
-        compiled = torch.compile(partial(attend_to_parts, parts=parts), dynamic=False)
-        return lambda query, key, value: lambda: compiled(query, KeyValue(key, value))
+        def by(query: Tensor, key: Tensor, value: Tensor) -> Callable[[], Tensor]:
+            torch._dynamo.reset()  # beyond eight forms of a function the rest would run uncompiled
+            compiled = torch.compile(partial(attend_to_parts, parts=parts), dynamic=False)
+            return lambda: compiled(query, KeyValue(key, value))
+
+        return by
 
     choice = flash.candidates(tokens, FP8.dtype) if device == "cuda" else (flash.SMALL,)
     methods = {

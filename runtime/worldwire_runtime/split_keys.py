@@ -18,8 +18,8 @@ from torch import Tensor
 from worldwire_runtime.model.attention import EVERYTHING, Context, KeyValue, attend, in_two_calls
 from worldwire_runtime.model.blocks import Block
 from worldwire_runtime.model.dit import DiT
+from worldwire_runtime.short_attention import DTYPES
 
-DTYPES: Final = (torch.bfloat16, torch.float16)
 WIDTHS: Final = (64, 128)
 CAPABILITY: Final = (9, 0)
 """Of Hopper, where torch's attention is cuDNN's, which tells the sums; measured nowhere else."""
