@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch
 from worlds import write_random_world
 
 from worldwire.inputs import Inputs
-from worldwire_runtime.ahead import HAND_OVER_S, MOST_LEAD, SLACK, Ahead, nap_until
+from worldwire_runtime.ahead import HAND_OVER_S, MOST_LEAD, REMEMBERED, SLACK, Ahead, lead
 from worldwire_runtime.speed import Speed
 from worldwire_runtime.world import World
 
@@ -31,10 +32,15 @@ class FakeClock:
 
 @dataclass
 class FakeDevice:
-    """A GPU whose clips take `clip_s`, one after another. busy_until_s: when the last launched one ends."""
+    """A GPU whose clips take `clip_s`, one after another, and their pictures `decoding_s` behind each.
+
+    done_s, busy_until_s: when it has done the last clip, and its pictures too.
+    """
 
     clock: FakeClock
     clip_s: float
+    decoding_s: float = 0.0
+    done_s: float = 0.0
     busy_until_s: float = 0.0
     waits: list[str] = field(default_factory=list)
 
@@ -43,13 +49,13 @@ class FakeDevice:
 
 
 class FakeEvent:
-    """Happens when the device has done what was launched before it was recorded."""
+    """Happens when the device has done the clips that were launched before it was recorded."""
 
     def __init__(self, device):
         self.device = device
 
     def record(self, *_):
-        self.at_s = max(self.device.clock.now_s, self.device.busy_until_s)
+        self.at_s = max(self.device.clock.now_s, self.device.done_s)
 
     def query(self):
         return self.device.clock.now_s >= self.at_s
@@ -59,6 +65,20 @@ class FakeEvent:
 
     def elapsed_time(self, other):
         return (other.at_s - self.at_s) * 1000
+
+
+class FakeFlag:
+    """One that nobody raises while it is waited for."""
+
+    def __init__(self, clock):
+        self.clock, self.is_up = clock, False
+
+    def set(self):
+        self.is_up = True
+
+    def wait(self, timeout_s):
+        if not self.is_up:
+            self.clock.sleep(timeout_s)
 
 
 class FakeStream:
@@ -85,19 +105,32 @@ def device(monkeypatch) -> FakeDevice:
         "current_stream": lambda *_: FakeStream(found, "main"),
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(threading, "Event", lambda: FakeFlag(clock))
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now_s)
     monkeypatch.setattr(time, "sleep", clock.sleep)
     return found
 
 
-def play(ahead: Ahead, device: FakeDevice, preparing_s: float, form: str = "clip") -> float:
-    """A clip; how long before the device's end of it the step ends, in seconds."""
+def play(
+    ahead: Ahead, device: FakeDevice, preparing_s: float, plan: str = "clip", is_seen: bool = False
+) -> float:
+    """A clip; how long before the device has done it and its pictures the step ends, in seconds.
+
+    is_seen: the pictures are taken before the step ends.
+    """
     with ahead.preparing():
         device.clock.sleep(preparing_s)
-    with ahead.computing(form):
-        device.busy_until_s = max(device.clock.now_s, device.busy_until_s) + device.clip_s
+    with ahead.computing(plan, 3) as decoding:
+        device.done_s = max(device.clock.now_s, device.busy_until_s) + device.clip_s
+        device.busy_until_s = device.done_s + device.decoding_s
+    if is_seen:
+        device.clock.sleep(max(0, device.busy_until_s - device.clock.now_s))
+        decoding.over(1000 * device.decoding_s)
     ahead.wait()
-    return device.busy_until_s - device.clock.now_s
+    left_s = device.busy_until_s - device.clock.now_s
+    if not is_seen:
+        decoding.over(1000 * device.decoding_s)
+    return left_s
 
 
 def test_a_step_ends_as_long_before_its_clip_as_the_next_takes_to_prepare(device):
@@ -121,8 +154,8 @@ def test_clips_of_several_forms_end_by_their_own_time(device):
     """Two sessions in turn: what the short clips of one take says nothing of the other's long ones."""
     ahead = Ahead(GPU, is_on=True)
     for _ in range(4):
-        for device.clip_s, form in ((1.0, "long"), (0.1, "short")):
-            left_s = play(ahead, device, 0.01, form)
+        for device.clip_s, plan in ((1.0, "long"), (0.1, "short")):
+            left_s = play(ahead, device, 0.01, plan)
             assert left_s <= SLACK * 0.01 + HAND_OVER_S + 1e-3
 
 
@@ -139,7 +172,7 @@ def test_a_slow_host_begins_no_earlier_than_in_the_middle(device):
     for _ in range(3):
         left_s = play(ahead, device, 0.3)
     assert left_s == pytest.approx(MOST_LEAD * device.clip_s, abs=1e-3)
-    assert nap_until(0.1, 0.3) == pytest.approx(0.1 - MOST_LEAD * 0.1)
+    assert lead(0.3, clip_s=0.1) == pytest.approx(MOST_LEAD * 0.1)
 
 
 def test_what_was_prepared_is_waited_for(device):
@@ -154,6 +187,36 @@ def test_elsewhere_it_changes_nothing(device):
         assert play(ahead, device, 0.01) == pytest.approx(left_s)
         ahead.hand_over(torch.zeros(1))
     assert not device.waits
+
+
+@pytest.mark.parametrize("decoding_s", [0.004, 0.02, 0.3])
+def test_inputs_are_taken_as_late_as_decoding_allows(device, decoding_s):
+    """The GPU has the last clip's pictures to decode while the next clip is prepared."""
+    ahead, device.decoding_s = Ahead(GPU, is_on=True), decoding_s
+    for _ in range(3):
+        play(ahead, device, 0.01)
+    begun_s = device.busy_until_s
+    for _ in range(10):
+        assert play(ahead, device, 0.01) == pytest.approx(SLACK * 0.01 + HAND_OVER_S, abs=2e-3)
+    assert device.busy_until_s - begun_s == pytest.approx(10 * (device.clip_s + decoding_s), abs=1e-6)
+
+
+def test_pictures_that_took_long_once_delay_nothing(device):
+    ahead, device.decoding_s = Ahead(GPU, is_on=True), 0.02
+    for _ in range(3):
+        play(ahead, device, 0.01)
+    device.decoding_s = 0.2  # beside somebody else's clip
+    play(ahead, device, 0.01)
+    device.decoding_s = 0.02
+    for _ in range(2 * REMEMBERED):
+        assert play(ahead, device, 0.01) == pytest.approx(SLACK * 0.01 + HAND_OVER_S, abs=1e-3)
+
+
+def test_pictures_that_were_taken_are_not_waited_for(device):
+    """In process a step gives all its pictures before it ends."""
+    ahead, device.decoding_s = Ahead(GPU, is_on=True), 0.05
+    for _ in range(3):
+        assert play(ahead, device, 0.01, is_seen=True) == pytest.approx(0)
 
 
 @pytest.mark.gpu

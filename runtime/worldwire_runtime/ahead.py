@@ -2,13 +2,16 @@
 
 What a clip is told (cameras, the memory's choice, actions, noise) depends on inputs alone, never on the
 pictures of the clip before. So it is made on a stream of its own: none of its waits for the device waits for
-a network. And a step of a served session ends shortly before its clip does, as long before as the next one
-will take to prepare. Where the host and the GPU took turns, the GPU now goes on.
+a network. And a step of a served session ends when the GPU is about to have nothing left to do but for the
+next clip: behind the clip its pictures are decoded, which comes first in any case, and the next clip takes its
+time to prepare. So inputs are taken as late as they can be, and the GPU goes on where it took turns with the
+host.
 """
 
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator
@@ -33,6 +36,23 @@ REMEMBERED = 5
 NAP_S = 0.0005
 
 
+class Decoding:
+    """That of a clip's pictures. took_s: what the newest ones of its plan took."""
+
+    def __init__(self, took_s: deque[float]) -> None:
+        self._took_s, self.is_over = took_s, threading.Event()
+
+    def over(self, milliseconds: float) -> None:
+        """The last picture is there, and all took so long; from any thread."""
+        self._took_s.append(milliseconds / 1000)
+        self.is_over.set()
+
+    @property
+    def takes_s(self) -> float:
+        """With nothing beside it, or less."""
+        return min(tuple(self._took_s), default=0.0)
+
+
 class Launched(NamedTuple):
     """A clip on its way. form: clips of the same take equally long. launched_s: host time, behind it."""
 
@@ -40,6 +60,7 @@ class Launched(NamedTuple):
     start: torch.cuda.Event
     end: torch.cuda.Event
     launched_s: float
+    decoding: Decoding
 
 
 class Ahead:
@@ -56,6 +77,7 @@ class Ahead:
         self._preparing_s: deque[float] = deque(maxlen=REMEMBERED)  # of the last clips
         self._clips: list[Launched] = []  # the last two, whosever they are
         self._took_s: dict[Hashable, float] = {}  # by form, of the newest that is done
+        self._decoding_s: dict[Hashable, deque[float]] = {}  # by plan, of the newest
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -92,22 +114,29 @@ class Ahead:
                 leaf.record_stream(here)
 
     @contextmanager
-    def computing(self, form: Hashable) -> Iterator[None]:
-        """Around the launch of a clip's network, on the caller's stream. form: see `Launched`."""
+    def computing(self, plan: Hashable, latents: int) -> Iterator[Decoding]:
+        """Around the launch of a clip's network, on the caller's stream; gives what waits for its pictures.
+
+        plan: its clips are decoded alike. latents: how many the network sees.
+        """
+        decoding = Decoding(self._decoding_s.setdefault(plan, deque(maxlen=REMEMBERED)))
         if self.stream is None:
-            yield
+            yield decoding
             return
         start, end = (torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(2))
         here = torch.cuda.current_stream(self._device)
         start.record(here)
-        yield
+        yield decoding
         end.record(here)
         now = time.perf_counter()
         self._preparing_s.append(now - self._begun_s)
-        self._clips = [*self._clips[-1:], Launched(form, start, end, now)]
+        self._clips = [*self._clips[-1:], Launched((plan, latents), start, end, now, decoding)]
 
     def wait(self) -> None:
-        """Until the newest clip is nearly done; until it is where none of its form was measured before."""
+        """Until there is just time to prepare a clip before the newest one is done and decoded.
+
+        A clip of a form that was not measured before is waited for to its end.
+        """
         if self.stream is None or not self._clips:
             wait_for(self._device)
             return
@@ -118,11 +147,13 @@ class Ahead:
                 last.end.synchronize()
                 started_s = time.perf_counter()
             self._took_s[last.form] = last.start.elapsed_time(last.end) / 1000
-        if newest.form not in self._took_s:
+        clip_s = self._took_s.get(newest.form)
+        spare_s = newest.decoding.takes_s - lead(statistics.median(self._preparing_s), clip_s)
+        if spare_s >= 0 or clip_s is None:
             newest.end.synchronize()
+            newest.decoding.is_over.wait(max(spare_s, 0))
             return
-        preparing_s = statistics.median(self._preparing_s)  # one of them may have been compiled
-        until_s = started_s + nap_until(self._took_s[newest.form], preparing_s)
+        until_s = started_s + clip_s + spare_s
         while (left_s := until_s - time.perf_counter()) > 0 and not newest.end.query():
             time.sleep(min(NAP_S, left_s))
 
@@ -135,6 +166,11 @@ def wait_for(device: torch.device) -> None:
         done.synchronize()
 
 
-def nap_until(clip_s: float, preparing_s: float) -> float:
-    """Seconds after its start at which a clip that takes `clip_s` is nearly done."""
-    return clip_s - min(SLACK * preparing_s + HAND_OVER_S, MOST_LEAD * clip_s)
+def lead(preparing_s: float, clip_s: float | None) -> float:
+    """Seconds before the GPU has nothing to do at which the next clip begins to be prepared.
+
+    preparing_s: what the last ones took; their median, for one of them may have been compiled. clip_s: what
+    the clip takes, None: not known.
+    """
+    wanted_s = SLACK * preparing_s + HAND_OVER_S
+    return wanted_s if clip_s is None else min(wanted_s, MOST_LEAD * clip_s)

@@ -37,6 +37,7 @@ from worldwire_runtime.saved_state import (
 from worldwire_runtime.timing import StageTimer
 
 if TYPE_CHECKING:
+    from worldwire_runtime.ahead import Decoding
     from worldwire_runtime.decoder import DecoderStream
     from worldwire_runtime.world import World
 
@@ -181,10 +182,10 @@ class Session:
                 with clock("camera"):
                     told = self._tell(memory, move, slots)
             ahead.hand_over(*told.parts)
-            with clock("denoise"), ahead.computing((self._plan, told.latents)):
+            with clock("denoise"), ahead.computing(self._plan, told.latents) as decoding:
                 latents = self._imagine(memory, told)
         self._begun = latents, move
-        return Begun(move.c2w, self._show(latents, move, slots, clock))
+        return Begun(move.c2w, self._show(latents, move, slots, clock, decoding))
 
     def finish(self) -> None:
         """Puts what the step made into the memory; ends when the next step may begin (see `ahead`)."""
@@ -321,13 +322,18 @@ class Session:
         return world.rules.generate(world.denoiser_for(self._view), told.clip, context, told.noise)
 
     def _show(
-        self, latents: Tensor, move: Move, slots: tuple[int, ...], clock: StageTimer
+        self,
+        latents: Tensor,
+        move: Move,
+        slots: tuple[int, ...],
+        clock: StageTimer,
+        decoding: Decoding | None = None,
     ) -> Iterator[Frame]:
         """4 decoder: frames, as the decoder gives them; the last one carries the step's timings."""
         self._unshown.append(move)
         first, self._frames = self._frames, self._frames + len(move.c2w)
         pictures = (pixels for part in self._decoder.show(latents, clock) for pixels in part)
-        return self._frames_of(pictures, move, slots, clock, first)
+        return self._frames_of(pictures, move, slots, clock, decoding, first)
 
     def _frames_of(
         self,
@@ -335,6 +341,7 @@ class Session:
         move: Move,
         slots: tuple[int, ...],
         clock: StageTimer,
+        decoding: Decoding | None,
         first: int,
     ) -> Iterator[Frame]:
         """The frames of a step, numbered from `first`."""
@@ -343,6 +350,8 @@ class Session:
             timings = clock.stages_ms if place == last else {}
             if place == last:
                 unshown.popleft()
+                if decoding is not None:
+                    decoding.over(timings.get("decode", 0.0))
             yield Frame(first + place, pixels, move.c2w[place], 0, slots, timings)
 
     # ------------------------------------------------------------------ parts of them
