@@ -16,7 +16,7 @@ from worldwire_runtime.sources import CONFIG_FILE, preset_folder
 from worldwire_training.base_config import Compile, OptimizerConfig, OwnContext
 from worldwire_training.base_model import BaseModel, NoiseConfig, clip_losses
 from worldwire_training.base_training import BaseTrainer
-from worldwire_training.clip_sampler import ClipBatch, ClipSampler, DropRates, Shape, Told
+from worldwire_training.clip_sampler import ClipBatch, ClipSampler, DropRates, Shape, ShapeSchedule, Told
 from worldwire_training.common import CACHE_TAG, Ranks, StepBudget
 from worldwire_training.distillation import DistillTrainer
 from worldwire_training.fused import compile_blocks, fused_elementwise
@@ -113,24 +113,69 @@ def test_gradients_of_the_shipped_world_on_a_gpu_are_those_of_a_cpu(
     assert float((got.cpu() - wanted).norm() / wanted.norm()) < 0.1
 
 
-def _gradient(shape: Shape, device: torch.device, compiled: bool = False) -> torch.Tensor:
-    """Of the loss at two noise levels of two clips of random latents, all parameters in one vector."""
-    folder, draws = preset_folder("tiny"), 2
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["none", "blocks"])
+@pytest.mark.parametrize(
+    "shape", [Shape(0, 0, 1), Shape(0, 1, 2), Shape(5, 4, 2), Shape(5, 4, 10)], ids=lambda s: s.name
+)
+def test_gradients_of_a_whole_step_on_a_gpu_are_those_of_its_clips(
+    kind: Compile, shape: Shape, settings_of_training: None
+):
+    """A library's kernels may also be right for some numbers of sequences only."""
+    device, draws = Ranks.join("cuda").device, 4
+    clips = ShapeSchedule([shape], latents_per_step=1024, seed=0, draws=draws).samples(shape)
+    told = {"compiled": kind == "blocks", "clips": clips, "draws": draws}
+    whole, parts = (_gradient(shape, device, **told, at_once=count) for count in (clips, 4))
+    assert float((whole - parts).norm() / parts.norm()) < 0.05
+
+
+def _gradient(
+    shape: Shape,
+    device: torch.device,
+    compiled: bool = False,
+    clips: int = 2,
+    draws: int = 2,
+    at_once: int = 2,
+) -> torch.Tensor:
+    """Of the loss at a few noise levels of clips of random latents, all parameters in one vector."""
+    folder = preset_folder("tiny")
     world = WorldConfig.from_file(folder / CONFIG_FILE)
     model = load_base(folder, world).to(device)
     if compiled:
         compile_blocks(model.dit)
     torch.manual_seed(0)
     sampler, generator = ClipSampler(random_store(world, "cpu"), world), torch.Generator().manual_seed(0)
-    batch = sampler.sample(shape, 2, generator, DropRates())
-    new = batch.latents[:, :, shape.context :].float().repeat_interleave(draws, 0)
-    drawn, sigma = torch.randn(new.shape, generator=generator), torch.tensor([0.6, 0.95]).repeat(2)
-    noisy = torch.lerp(new, drawn, sigma.view(-1, 1, 1, 1, 1))
-    batch = _moved(batch, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        velocity = model(batch, batch.latents[:, :, : shape.context], noisy.to(device), sigma.to(device))
-    (velocity.float() - (drawn - new).to(device)).square().mean().backward()
+    batch = sampler.sample(shape, clips, generator, DropRates())
+    drawn = torch.randn(
+        clips, draws, *batch.latents[0, :, shape.context :].shape, generator=generator
+    ).flatten(0, 1)
+    sigma = torch.linspace(0.95, 0.6, draws).repeat(clips)
+    for first in range(0, clips, at_once):
+        part, rows = _part(batch, first, at_once), slice(draws * first, draws * (first + at_once))
+        noise, level = drawn[rows], sigma[rows]
+        loss = _loss(model, _moved(part, device), noise.to(device), level.to(device))
+        (loss * len(noise) / len(drawn)).backward()
     return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+
+def _loss(model: BaseModel, batch: ClipBatch, drawn: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    context, device = batch.shape.context, drawn.device
+    new = batch.latents[:, :, context:].float().repeat_interleave(len(drawn) // len(batch.latents), 0)
+    noisy = torch.lerp(new, drawn, sigma.view(-1, 1, 1, 1, 1))
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        velocity = model(batch, batch.latents[:, :, :context], noisy, sigma)
+    return (velocity.float() - (drawn - new)).square().mean()
+
+
+def _part(batch: ClipBatch, first: int, clips: int) -> ClipBatch:
+    fields = {
+        name: value[first : first + clips]
+        for name, value in vars(batch).items()
+        if isinstance(value, torch.Tensor) and name != "slots"
+    }
+    told = Told(*(part[first : first + clips] for part in vars(batch.told).values()))
+    return replace(batch, **fields, told=told)
 
 
 def _moved(batch: ClipBatch, device: torch.device) -> ClipBatch:
