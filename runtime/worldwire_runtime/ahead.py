@@ -2,9 +2,9 @@
 
 What a clip is told (cameras, the memory's choice, actions, noise) depends on inputs alone, never on the
 pictures of the clip before. So it is made on a stream of its own: none of its waits for the device waits for
-a network. And a step of a served session ends when there is just time for that before the GPU has nothing to do:
-behind a clip its pictures are decoded, which comes first in any case. So inputs are taken as late as they can
-be, and the GPU goes on where it took turns with the host.
+a network. And a step of a served session ends when there is just time for that before the GPU has nothing to
+do: behind a clip its pictures are decoded, which comes first in any case. So inputs are taken as late as they
+can be, and the GPU goes on where it took turns with the host.
 """
 
 from __future__ import annotations
