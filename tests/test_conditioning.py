@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import random_config
 
 from worldwire.camera import Intrinsics, make_c2w, rotation_from_yaw_pitch
 from worldwire_runtime.camera import released
@@ -19,6 +20,8 @@ from worldwire_runtime.conditioning import (
     null_mouse,
     released_plucker,
 )
+from worldwire_runtime.released.rules import ReleasedRules
+from worldwire_runtime.rules import ACTION_SIZE, Clip, OwnRules
 
 CAMERA = Intrinsics.from_fov(192, 320, 80)
 GRID = (12, 20)
@@ -43,16 +46,17 @@ def test_plucker_maps_do_not_change_when_the_whole_world_moves(cameras, motion, 
 
 
 def _anchored(cameras):
-    return anchor_plucker(cameras[None], cameras[None, 0], CAMERA, GRID, 1)
+    return anchor_plucker(cameras[None], cameras[None, 0], cell_rays(CAMERA, GRID, 1))
 
 
 def _released(cameras):
-    return released_plucker(cameras[None, 1:], cameras[None, :1], cameras[None, 2:], CAMERA, (2, 3), 2)
+    rays = cell_rays(CAMERA, (2, 3), 2)
+    return released_plucker(cameras[None, 1:], cameras[None, :1], cameras[None, 2:], rays)
 
 
 def test_the_anchor_sees_itself_at_the_origin_and_others_in_metres():
     cameras = torch.stack([pose(30, 0, 1, 0, 2), pose(30, 0, 1, -0.5, 2)])
-    maps = anchor_plucker(cameras[None], cameras[None, 0], CAMERA, GRID, 1)
+    maps = anchor_plucker(cameras[None], cameras[None, 0], cell_rays(CAMERA, GRID, 1))
     assert maps.shape == (1, 2, 6, *GRID)
     assert maps.dtype == torch.float32
     torch.testing.assert_close(maps[0, 0, :3], torch.zeros(3, *GRID))
@@ -138,6 +142,31 @@ def test_frame_numbering():
 @pytest.mark.parametrize(("rays", "channels"), [(1, 6), (4, 96), (16, 1536)])
 def test_any_number_of_rays(rays, channels):
     cameras = torch.from_numpy(np.eye(4)).expand(2, 3, 4, 4)
-    maps = anchor_plucker(cameras, cameras[:, 0], CAMERA, GRID, rays)
+    maps = anchor_plucker(cameras, cameras[:, 0], cell_rays(CAMERA, GRID, rays))
     assert maps.shape == (2, 3, channels, *GRID)
     torch.testing.assert_close(maps.view(2, 3, 6, -1, *GRID)[:, :, 3:].norm(dim=2).mean(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("kind", ["own", "released"])
+def test_a_clip_on_the_host_is_told_on_the_device_of_its_rules(kind):
+    """A device that refuses to mix with the host stands for a GPU."""
+    config, device = random_config("joint"), torch.device("meta")
+    make = {
+        "own": lambda: OwnRules(config, device, torch.float32),
+        "released": lambda: ReleasedRules(config, device, torch.float32, lambda _: torch.empty(0)),
+    }[kind]
+    cameras = torch.stack([pose(10 * turn, 0, turn, 0, 2) for turn in range(7)])
+    clip = Clip(
+        text=torch.empty(1, 1, 1, device=device),
+        view="first_person",
+        memory_c2w=cameras[:2],
+        window_c2w=cameras[2:],
+        query_c2w=cameras[5:],
+        slots=(0, 1),
+        first=2,
+        past=3,
+        actions=torch.zeros(1, 40, ACTION_SIZE),
+    )
+    told = vars(make().conditions(clip))
+    assert {part.device for part in told.values() if isinstance(part, torch.Tensor)} == {device}
+    assert told["plucker"].shape[1] == 7

@@ -24,6 +24,7 @@ from worldwire.inputs import KEYS, Inputs
 from worldwire.motion import MotionModel, PlayerPose
 from worldwire_runtime.camera import released
 from worldwire_runtime.camera.inferred import inferred_inputs
+from worldwire_runtime.camera.plucker import cell_rays
 from worldwire_runtime.conditioning import latent_of_frame, released_plucker
 from worldwire_runtime.model.action import released_padding
 from worldwire_runtime.released.rules import official_schedule
@@ -283,9 +284,8 @@ def test_the_network_is_told_what_the_official_pipeline_tells_it(world, monkeypa
         cameras = extrinsics[[4 * latent for latent in window]]
         memory = extrinsics[[4 * latent for latent in chosen]]
         asking = extrinsics[released.query_frames(97, 5)][: len(chosen)]
-        plucker = released_plucker(
-            cameras[None], memory[None], asking[None], config.intrinsics, config.latent_hw
-        )
+        rays = cell_rays(config.intrinsics, config.latent_hw, 16)
+        plucker = released_plucker(cameras[None], memory[None], asking[None], rays)
         assert (conditions.plucker - plucker).abs().max() < 1e-3
         start = max(0, 4 * window[0] - 3)
         for name, actions in (("keyboard", keyboard), ("mouse", mouse)):

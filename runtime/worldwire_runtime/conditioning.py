@@ -1,6 +1,6 @@
 """From poses and inputs to what the transformer is conditioned on, for sessions and for training alike.
 
-Everything is batched, runs on the device of its arguments, and never waits for it.
+Everything is batched and never waits for a device.
 
 Numbering: frame 0 is latent 0 alone, latent k >= 1 holds frames 4k-3 .. 4k, and the pose of a latent is the
 pose of its last frame. Action f leads to frame f.
@@ -11,9 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldwire.camera import Intrinsics
 from worldwire_runtime.camera import released
-from worldwire_runtime.camera.plucker import cell_rays, plucker_map, relative
+from worldwire_runtime.camera.plucker import plucker_map, relative
 from worldwire_runtime.model.action import NULL_KEYBOARD, NULL_MOUSE
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 
@@ -58,38 +57,35 @@ def action_window(actions: Tensor, latents: int) -> Tensor:
     return torch.nn.functional.pad(recent, (0, 0, wanted - recent.shape[1], 0))
 
 
-def anchor_plucker(
-    c2w: Tensor,
-    anchor_c2w: Tensor,
-    intrinsics: Intrinsics,
-    latent_hw: tuple[int, int],
-    rays_per_cell: int,
-) -> Tensor:
-    """Plücker features [B, L, 6 * rays_per_cell**2, h, w], float32, of all cameras in the anchor's frame.
+def anchor_plucker(c2w: Tensor, anchor_c2w: Tensor, rays: Tensor) -> Tensor:
+    """Plücker features [B, L, 6 * R, h, w] of all cameras in the anchor's frame, in the type of `rays`.
 
     c2w: [B, L, 4, 4] of memory and window latents, metres; float64 keeps far positions exact.
     anchor_c2w: [B, 4, 4], the last clean latent of the window (the newest past latent, or the image).
+    rays: [R, h, w, 3] of `cell_rays`; the features are made on their device, cameras may be elsewhere.
     Metres stay metres: unlike the released rule, speeds and distances are not normalised away.
     """
-    rays = cell_rays(intrinsics, latent_hw, rays_per_cell, c2w.device)
-    return plucker_map(relative(c2w, anchor_c2w[:, None]), rays)
+    return _features(relative(c2w, anchor_c2w[:, None]), rays)
 
 
 def released_plucker(
     window_c2w: Tensor,
     memory_c2w: Tensor,
     query_c2w: Tensor,
-    intrinsics: Intrinsics,
-    latent_hw: tuple[int, int],
-    rays_per_cell: int = 16,
+    rays: Tensor,
 ) -> Tensor:
-    """Plücker features [B, M + W, 6 * rays_per_cell**2, h, w] by the released rule, memory first.
+    """Plücker features [B, M + W, 6 * R, h, w] by the released rule, memory first.
 
     window_c2w: [B, W, 4, 4] of the window's latents. memory_c2w: [B, M, 4, 4] of the memory latents, and
     query_c2w: [B, M, 4, 4] of the frames that asked for them. All in the released world or all in ours: only
-    relative poses matter. Speeds and distances are normalised away (`camera.released`).
+    relative poses matter. Speeds and distances are normalised away (`camera.released`). rays: as above.
     """
     cameras = torch.cat(
         [released.memory_motions(memory_c2w, query_c2w), released.window_motions(window_c2w)], dim=1
     )
-    return plucker_map(cameras, cell_rays(intrinsics, latent_hw, rays_per_cell, cameras.device))
+    return _features(cameras, rays)
+
+
+def _features(cameras: Tensor, rays: Tensor) -> Tensor:
+    """Few numbers go to the device, many are made there; the host does not wait for it."""
+    return plucker_map(cameras.to(rays.device, non_blocking=True), rays)

@@ -95,7 +95,8 @@ class Memory:
 
     resident: how many of the newest latents stay on the device, all others in host memory (None: all stay);
     see `LatentStore`. choose_on: another device that compares cameras, for measuring what that costs. ahead:
-    where cameras are kept and compared while a network computes.
+    where cameras are compared while a network computes. Cameras are held twice: on the device, where they are
+    compared, and on the host, where clips are told of them.
 
     selection: "overlap" recalls different latents by unbiased overlap (`select_memory`); "official" copies
     the released choice: biased samples, the oldest of the best, repeats allowed, latent 1 always last.
@@ -138,6 +139,9 @@ class Memory:
         self._indices: list[int] = []  # of the rows in use, increasing
         self._latents = self._new_store()
         self._c2w = torch.empty(0, 4, 4)
+        self._host_c2w = torch.empty(0, 4, 4)
+        self.losses = 0
+        """How often latents have gone: what was held before may be held no more."""
 
     def __len__(self) -> int:
         """How many latents are held; see `next_index` for how many there have been."""
@@ -183,12 +187,8 @@ class Memory:
         return self._latents.take(self._rows(indices))
 
     def c2w(self, indices: Iterable[int]) -> Tensor:
-        """Cameras [n, 4, 4], float64, by the indices of latents; StateError for one that is not held."""
-        rows = self._rows(indices)
-        with self._ahead.beside():
-            found = self._c2w[torch.tensor(rows, dtype=torch.int64, device=self._device)]
-        self._ahead.hand_over(found)
-        return found
+        """Cameras [n, 4, 4], float64 on the host, by indices of latents; StateError for one not held."""
+        return self._host_c2w[torch.tensor(self._rows(indices), dtype=torch.int64)]
 
     def state(self) -> dict[str, Tensor]:
         """Everything held, as tensors that share no storage with the memory."""
@@ -208,7 +208,9 @@ class Memory:
             raise StateError(
                 "the saved memory is larger", expected=f"at most {self._capacity}", got=str(len(numbers))
             )
-        self._indices, self._latents, self._c2w = [], self._new_store(), torch.empty(0, 4, 4)
+        self._indices, self._latents = [], self._new_store()
+        self.losses += 1
+        self._c2w, self._host_c2w = torch.empty(0, 4, 4), torch.empty(0, 4, 4)
         if numbers:
             self.add(state["latents"], state["c2w"], numbers)
 
@@ -219,6 +221,7 @@ class Memory:
         twin._latents = self._latents.clone()
         with self._ahead.beside():
             twin._c2w = self._c2w.clone()
+        twin._host_c2w = self._host_c2w.clone()
         return twin
 
     # ------------------------------------------------------------------ parts of them
@@ -290,6 +293,7 @@ class Memory:
         with self._ahead.beside():
             self._reserve(rows.stop)
             self._c2w[rows] = c2w.to(self._device, torch.float64)
+        self._host_c2w[rows] = c2w.to("cpu", torch.float64)
         self._indices.extend(int(number) for number in numbers)
 
     def _new_store(self) -> LatentStore:
@@ -303,8 +307,10 @@ class Memory:
         # A session may add within inference mode and again outside, which inference tensors would not allow.
         with torch.inference_mode(False):
             c2w = torch.empty(size, 4, 4, device=self._device, dtype=torch.float64)
+            host_c2w = torch.empty(size, 4, 4, dtype=torch.float64)
         c2w[: len(self)] = self._c2w[: len(self)]
-        self._c2w = c2w
+        host_c2w[: len(self)] = self._host_c2w[: len(self)]
+        self._c2w, self._host_c2w = c2w, host_c2w
 
     def _thin(self) -> None:
         """Drops a quarter of the capacity: see the class."""
@@ -318,6 +324,8 @@ class Memory:
             dropped = set(rows[order].tolist())
             kept = [row for row in range(len(self)) if row not in dropped]
             self._c2w[: len(kept)] = self._c2w[kept]
+        self._host_c2w[: len(kept)] = self._host_c2w[kept]
+        self.losses += 1
         self._latents.keep(kept)
         self._indices = [self._indices[row] for row in kept]
 

@@ -146,17 +146,20 @@ class Places:
 class RollingContext:
     """What the context of one session offers to its next clip. Latents and cameras stay in its `Memory`.
 
-    slots, past: of the clip plan. era: the most positions of an era.
+    slots, past: of the clip plan. era: the most positions of an era. device: where the keys stand.
     """
 
-    def __init__(self, rules: Rules, denoiser: Denoiser, slots: int, past: int, era: int) -> None:
-        self._rules, self._denoiser = rules, denoiser
+    def __init__(
+        self, rules: Rules, denoiser: Denoiser, slots: int, past: int, era: int, device: torch.device
+    ) -> None:
+        self._rules, self._denoiser, self._device = rules, denoiser, device
         self._keep, self._era = past, era
         self._chosen: list[int | None] = [None] * slots
         self._room: HeldContext | None = None
         self._places: Places | None = None
         self._anchor_c2w: Tensor | None = None
         self._position = 0  # of the next latent in the era
+        self._losses = 0  # of the memory, when the era began
         self.turns: list[Turn] = []
 
     @property
@@ -190,7 +193,7 @@ class RollingContext:
         if self._ends(memory, clip.new):
             self.end_era()
         turn, before = Turn.of(clip), self.turns[-1] if self.turns else None
-        places = self._places or self._begin(clip, turn)
+        places = self._places or self._begin(memory, clip, turn)
         clean = turn.new if before else turn.past
         fresh = self._fill_slots(clip.slots)
         along = [*fresh.values(), *range(turn.stop - turn.new - clean, turn.stop - turn.new)]
@@ -236,12 +239,14 @@ class RollingContext:
         return full or not self._is_replayable(memory)
 
     def _is_replayable(self, memory: Memory) -> bool:
-        return all(index in memory for turn in self.turns for index in turn.slots)
+        whole = memory.losses == self._losses
+        return whole or all(index in memory for turn in self.turns for index in turn.slots)
 
-    def _begin(self, clip: Clip, turn: Turn) -> Places:
+    def _begin(self, memory: Memory, clip: Clip, turn: Turn) -> Places:
+        self._losses = memory.losses
         self._anchor_c2w = clip.window_c2w[clip.past - 1]
         self._position = clip.past
-        self._places = Places(self._keep, len(self._chosen), turn, clip.window_c2w.device)
+        self._places = Places(self._keep, len(self._chosen), turn, self._device)
         return self._places
 
     def _fill_slots(self, wanted: tuple[int, ...]) -> dict[int, int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from worldwire.inputs import KEYS, Inputs
 from worldwire.motion import PlayerPose
+from worldwire_runtime.camera.plucker import cell_rays
 from worldwire_runtime.conditioning import (
     action_window,
     anchor_plucker,
@@ -33,7 +34,7 @@ MEMORY_QUERIES = 2
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip as a session knows it. Cameras [n, 4, 4] float64 in the session's world, on its device."""
+    """One clip as a session knows it. Cameras [n, 4, 4] float64 in the session's world, on the host."""
 
     text: Tensor  # [1, T, text_dim]
     view: str
@@ -112,6 +113,7 @@ class OwnRules:
 
     def __init__(self, config: WorldConfig, device: torch.device, dtype: torch.dtype) -> None:
         self._config, self._device, self._dtype = config, device, dtype
+        self._rays = cell_rays(config.intrinsics, config.latent_hw, config.dit.rays_per_cell, device)
 
     def queries(self, latent_c2w: Tensor) -> Tensor:
         return latent_c2w.flip(0)[:: max(1, len(latent_c2w) // MEMORY_QUERIES)]
@@ -135,26 +137,30 @@ class OwnRules:
 
     def conditions(self, clip: Clip) -> ClipConditions:
         config, window, memory = self._config, len(clip.window_c2w), len(clip.memory_c2w)
-        actions = action_window(clip.actions, window).to(self._device, self._dtype)
+        slots, places = clip.slot_numbers or range(memory), range(clip.position, clip.position + window)
+        numbers = torch.tensor([*slots, *places], dtype=torch.int64)
+        # Few and small, all from the host and before anything is computed: nothing waits for the device.
+        actions, numbers, pose_known = (
+            told.to(self._device, non_blocking=True)
+            for told in (
+                action_window(clip.actions, window).to(self._dtype),
+                numbers,
+                torch.tensor([clip.poses_told]),
+            )
+        )
         anchor = clip.window_c2w[max(0, clip.past - 1)] if clip.anchor_c2w is None else clip.anchor_c2w
         plucker = anchor_plucker(
-            torch.cat([clip.memory_c2w, clip.window_c2w])[None],
-            anchor[None],
-            config.intrinsics,
-            config.latent_hw,
-            config.dit.rays_per_cell,
+            torch.cat([clip.memory_c2w, clip.window_c2w])[None], anchor[None], self._rays
         )
-        slots = torch.tensor(clip.slot_numbers or range(memory), dtype=torch.int64, device=self._device)
-        places = torch.arange(window, device=self._device) + clip.position
         return ClipConditions(
             text=clip.text,
             plucker=plucker.to(self._dtype),
             keyboard=actions[..., : len(KEYS)],
             mouse=actions[..., len(KEYS) :],
-            memory_times=slots,
-            window_times=places + config.window_time_start,
-            pose_known=torch.tensor([clip.poses_told], device=self._device),
-            action_times=torch.cat([slots, places]),
+            memory_times=numbers[:memory],
+            window_times=numbers[memory:] + config.window_time_start,
+            pose_known=pose_known,
+            action_times=numbers,
         )
 
     def generate(

@@ -305,7 +305,7 @@ class Session:
     def _tell(self, memory: Memory, move: Move, slots: tuple[int, ...]) -> Told:
         """What the network is told of the clip: depends on inputs, not on the latents before."""
         world = self._world
-        clip = self._clip(memory, move.latent_c2w.to(world.device), slots)
+        clip = self._clip(memory, move.latent_c2w, slots)
         noise = world.rules.noise(clip, self._generator)
         if self._context is not None:
             return Told(self._context.tell(memory, clip), [], noise)
@@ -438,7 +438,7 @@ class Session:
     def _first_picture(self) -> Tensor:
         """The image latent [1, C, h, w] that the prompt alone gives."""
         world, sampler = self._world, self._world.config.sampler
-        camera = torch.eye(4, dtype=torch.float64, device=world.device)[None]
+        camera = torch.eye(4, dtype=torch.float64)[None]
         clip = Clip(
             text=self._text,
             view=self._view,

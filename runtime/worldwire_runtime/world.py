@@ -329,7 +329,7 @@ class World:
         if self.config.dit.attention != "rolling":
             return None
         era = self.config.rolling_latents
-        return RollingContext(self.rules, self.denoiser, plan.memory, plan.past, era)
+        return RollingContext(self.rules, self.denoiser, plan.memory, plan.past, era, self.device)
 
     def new_decoder(self, plan: ClipPlan) -> DecoderStream:
         """A decoder at the start of a stream."""

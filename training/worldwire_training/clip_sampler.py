@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from worldwire.errors import ConfigError
+from worldwire_runtime.camera.plucker import cell_rays
 from worldwire_runtime.conditioning import (
     ACTION_WINDOW_LATENTS,
     anchor_plucker,
@@ -203,6 +204,7 @@ class ClipSampler:
     def __init__(self, store: LatentStore, world: WorldConfig, random_memory: float = 0.0) -> None:
         self.store, self.world = store, world
         self.random_memory = random_memory
+        self._rays = cell_rays(world.intrinsics, world.latent_hw, world.dit.rays_per_cell, store.device)
 
     def sample(
         self,
@@ -315,8 +317,7 @@ class ClipSampler:
         return torch.where(is_first, alone, in_video).transpose(1, 2)
 
     def _plucker(self, cameras: Tensor, anchor: Tensor) -> Tensor:
-        world = self.world
-        return anchor_plucker(cameras, anchor, world.intrinsics, world.latent_hw, world.dit.rays_per_cell)
+        return anchor_plucker(cameras, anchor, self._rays)
 
     def _actions(
         self, episode: Tensor, frame: Tensor, started: Tensor, known: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor
 from worldwire.camera import Intrinsics
 from worldwire_runtime.camera import released
 from worldwire_runtime.camera.frustum import exact_overlap
+from worldwire_runtime.camera.plucker import cell_rays
 from worldwire_runtime.conditioning import latent_of_frame, released_plucker
 from worldwire_runtime.model.vae import FRAMES_PER_LATENT
 from worldwire_runtime.parity.common import relative_error, share_different
@@ -64,11 +65,10 @@ def _plucker(spec: dict[str, Any], tensors: dict[str, Tensor], c2w: Tensor) -> d
     height, width = spec["pluecker_hw"]
     rows, columns = spec["latent_hw"]
 
+    rays = cell_rays(released.intrinsics(height, width), (rows, columns), height // rows, c2w.device)
+
     def maps(window: Tensor, memory: Tensor, query: Tensor) -> Tensor:
-        camera = released.intrinsics(height, width)
-        features = released_plucker(
-            window[None], memory[None], query[None], camera, (rows, columns), height // rows
-        )
+        features = released_plucker(window[None], memory[None], query[None], rays)
         return features.transpose(1, 2)
 
     first = maps(latent_c2w[:first_length], c2w[:0], c2w[:0])

@@ -17,6 +17,7 @@ from torch import Tensor
 from worldwire.inputs import KEYS, Inputs
 from worldwire.motion import PlayerPose
 from worldwire_runtime.camera.inferred import inferred_inputs
+from worldwire_runtime.camera.plucker import cell_rays
 from worldwire_runtime.camera.released import QUERY_STRIDE
 from worldwire_runtime.conditioning import null_keyboard, null_mouse, released_plucker
 from worldwire_runtime.config import WorldConfig
@@ -47,6 +48,7 @@ class ReleasedRules:
     ) -> None:
         self._config, self._device, self._dtype = config, device, dtype
         self._encode_prompt = encode_prompt
+        self._rays = cell_rays(config.intrinsics, config.latent_hw, config.dit.rays_per_cell, device)
 
     def queries(self, latent_c2w: Tensor) -> Tensor:
         """The cameras of every eighth frame, from the clip's last one back."""
@@ -70,23 +72,24 @@ class ReleasedRules:
         return window.transpose(0, 1)[clip.past :].float()
 
     def conditions(self, clip: Clip) -> ClipConditions:
-        config, window = self._config, len(clip.window_c2w)
+        config, window = self._config, range(clip.first, clip.first + len(clip.window_c2w))
+        numbers = torch.tensor([*clip.slots, *window], dtype=torch.int64)
+        numbers = numbers.to(self._device, non_blocking=True)
         plucker = released_plucker(
             clip.window_c2w[None],
             clip.memory_c2w[None],
             _query_of_each_slot(clip)[None],
-            config.intrinsics,
-            config.latent_hw,
-            config.dit.rays_per_cell,
+            self._rays,
         )
-        actions = released_window(clip, config.dit.action_config).to(self._device, self._dtype)
+        actions = released_window(clip, config.dit.action_config).to(self._dtype)
+        actions = actions.to(self._device, non_blocking=True)
         return ClipConditions(
             text=clip.text,
             plucker=plucker.to(self._dtype),
             keyboard=actions[..., : len(KEYS)],
             mouse=actions[..., len(KEYS) :],
-            memory_times=torch.tensor(clip.slots, dtype=torch.int64, device=self._device),
-            window_times=torch.arange(window, device=self._device) + clip.first,
+            memory_times=numbers[: len(clip.slots)],
+            window_times=numbers[len(clip.slots) :],
         )
 
     def generate(
