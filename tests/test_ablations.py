@@ -77,6 +77,7 @@ def test_variants_train_every_clip_that_is_measured_and_no_other(name: str):
 
 def test_every_row_has_its_processes(tmp_path: Path):
     words = ["run", "--work", str(tmp_path), "--init-from", "tiny", "--vae", "tiny", "--set", "seed=3"]
+    words += ["--compile", "blocks"]
     tasks = {task.name: task for task in plan(parse(words))}
     assert {"train_full", "warm_joint", "distill", "light75", "measure_rolling", "experts"} <= set(tasks)
     assert all(name in tasks for task in tasks.values() for name in task.after)
@@ -86,7 +87,15 @@ def test_every_row_has_its_processes(tmp_path: Path):
     assert "--init-from" in full.command
     assert "--init-from" not in joint.command
     assert joint.after == ("warm_joint",)
+    assert "compile=blocks" in joint.command
     assert tasks["measure_student"].after == ("distill",)
+
+
+def test_nothing_is_compiled_ahead_where_nothing_compiles(tmp_path: Path):
+    tasks = {task.name: task for task in plan(parse(["run", "--work", str(tmp_path)]))}
+    assert not [name for name in tasks if name.startswith("warm_")]
+    assert "compile=none" in tasks["train_joint"].command
+    assert all(name in tasks or name.startswith("warm_") for task in tasks.values() for name in task.after)
 
 
 def test_a_training_that_was_cut_off_goes_on(tmp_path: Path):

@@ -13,8 +13,7 @@ so that it works on between the calls:
 
     A="python -m worldwire_training.recipes.ablations"; T="python -m worldwire_training.recipes.tiny"
     W=/dev/shm/tiny; mkdir -p $W/ablations
-    setsid nohup sh -c "timeout 200 $A warm --work $W --variants full &
-      $T render --work $W --episodes 1536 --first-seed 200000 --workers 24; wait
+    setsid nohup sh -c "$T render --work $W --episodes 1536 --first-seed 200000 --workers 24
       $A run --work $W --vae tiny --init-from tiny --gpus 2 --jobs 3 --minutes 4
       $A speed --work $W" > $W/ablations/run.log 2>&1 < /dev/null &
     sleep 540; tail -n 5 $W/ablations/run.log
@@ -25,8 +24,8 @@ Calls 2 and 3 wait and take along what is there; any row that is measured is in 
 
 Expected, in minutes from the start (not yet run):
 
-    0 - 2.3    episodes are rendered, the shapes of `full` compiled
-    2.5 - 7.5  full, no_memory, no_memory_errors, no_errors (4 minutes each); what the fresh rows compile
+    0 - 2      episodes are rendered
+    2 - 7.5    full, no_memory, no_memory_errors, no_errors (4 minutes each)
     7.5 - 11   these measured (16,000 frames, about 3 minutes each); `full` distilled until 13
     8 - 17     fresh, plain_rope, joint, rolling trained and measured; light decoders; two experts
     13 - 20    student, INT8 and 50 guided steps measured; loss by noise level
@@ -242,8 +241,9 @@ def plan(args: argparse.Namespace) -> list[Task]:
     fresh = [name for name in args.variants if VARIANTS[name].fresh]
     everything = "full" in args.variants
     tasks = [train_task(name, args) for name in tuned]
-    tasks += [warm_task(name, args) for name in fresh if VARIANTS[name].own_shapes]
-    tasks += [_warm("distill", ["--network", "distill"], _compiled(args), args)] if everything else []
+    if args.compile == "blocks":
+        tasks += [warm_task(name, args) for name in fresh if VARIANTS[name].own_shapes]
+        tasks += [_warm("distill", ["--network", "distill"], _compiled(args), args)] if everything else []
     tasks += [distill_task(args)] if everything else []
     tasks += [measure_task(name, args) for name in tuned]
     tasks += [train_task(name, args) for name in fresh]
@@ -326,7 +326,7 @@ def _settings(variant: Variant, args: argparse.Namespace) -> list[str]:
 
 
 def _compiled(args: argparse.Namespace) -> list[str]:
-    return ["compile=none" if args.device == "cpu" else "compile=blocks"]
+    return [f"compile={args.compile}"]
 
 
 def _tiny(stage: str, args: argparse.Namespace) -> list[str]:
@@ -661,7 +661,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--minutes", type=float, default=4.0, help="of training, for each variant")
     add("--gpus", type=int, default=1, help="that share the work (default: 1)")
     add("--jobs", type=int, default=3, help="processes that share a GPU (default: 3)")
-    add("--warm-jobs", type=int, default=4, help="shapes that compile at a time (default: 4)")
+    add("--compile", choices=("none", "blocks"), default="none", help="of all training (default: none)")
+    add("--warm-jobs", type=int, default=4, help="shapes that compile at a time, with blocks (default: 4)")
     add("--device", default="auto")
     add("--dry-run", action="store_true", help="of `run`: only list the processes")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="for every variant")

@@ -10,37 +10,38 @@
     python -m worldwire_training.recipes.tiny decoder --work W --minutes 3     # sharper pictures
     python -m worldwire_training.recipes.tiny all --work W --size smoke    # all of it on a CPU, in a minute
 
-The whole recipe on one H200 in three calls of at most ten minutes, from the weights and with the VAE that
-ship: 13 minutes of base training, then distillation and the decoder. One GPU for all the minutes beats two
-for half of them: what a step costs is the host's time, not the GPU's. `--minutes` is the training of all
-calls together; it may still grow while the rate is constant (the last 30 % decay). `--call-minutes` ends the
-training of one call; counted from the call's beginning (bash's SECONDS) it leaves a minute for the validation
-behind it, however long compiling took. `--out` gets world, strips and curves at every validation, so that a
-call that is cut off has left something. Only rendering, warming and base training (with `compile = "fused"`)
-have been run on a GPU so far.
+The whole recipe on one H200, from the weights and with the VAE that ship, in calls of at most ten minutes.
+One GPU for all the minutes beats two for half of them: what a step costs is largely the host's time.
+`--minutes` is the training of all calls together; it may still grow while the rate is constant (the last 30
+% decay). `--call-minutes` ends the training of one call; counted from the call's beginning (bash's SECONDS)
+it leaves a minute for the validation behind it. `--out` gets world, strips and curves at every validation,
+so that a call that is cut off has left something.
 
     T="python -m worldwire_training.recipes.tiny"; W=/dev/shm/tiny
     V=runtime/worldwire_runtime/presets/tiny; A="--work $W --out OUT --vae $V"
-    B="$A --init-from tiny --minutes 13 --set compile=blocks"
-    # call 1: shapes are compiled while episodes are rendered, then encoded; base training in what is left
-    timeout 140 $T warm $B & $T render --work $W --episodes 1536 --first-seed 10000 --workers 14; wait
+    B="$A --init-from tiny --minutes 13"
+    # call 1: render (two minutes), encode (half a minute), base training in what is left
+    $T render --work $W --episodes 1536 --first-seed 10000 --workers 14
     $T base $B --call-minutes $(python3 -c "print(9.0 - $SECONDS / 60)")
-    # call 2: the rest of the base training (the rate decays in its last 3.9 minutes), beside it what distils
-    timeout 400 $T warm --network distill --work $W --jobs 4 --set compile=blocks &
-    $T base $B --resume --call-minutes $(python3 -c "print(9.0 - $SECONDS / 60)"); wait
-    # call 3: distillation in what the decoder leaves of nine minutes, one of which reads what was compiled
+    # call 2: the rest of the base training (the rate decays in its last 3.9 minutes)
+    $T base $B --resume --call-minutes $(python3 -c "print(9.0 - $SECONDS / 60)")
+    # call 3: distillation in what the decoder leaves of nine minutes
     L=$(python3 -c "print(6.0 - $SECONDS / 60)")
-    $T distill $A --minutes $(python3 -c "print($L - 1)") --call-minutes $L --set compile=blocks
+    $T distill $A --minutes $(python3 -c "print($L - 0.5)") --call-minutes $L
     $T decoder $A --minutes 2.5
 
 The light decoders need nothing but episodes and a VAE, whenever there is a minute:
 
     $T light $A --minutes 2; $T light $A --minutes 2 --set rate=0.75
 
-Then, on any machine: `worldwire eval --preset OUT/distill/world --json FILE`, and OUT/base/world. When `warm`
-fails, leave out `--set compile=blocks`. To begin again on a bare machine from what came back, say
-`--init-from OUT/base/world` or `--teacher OUT/base/world`. What `warm` has compiled when it is cut
-off is kept. The ablations have a sitting of their own (`recipes.ablations`).
+`--set compile=blocks` makes a step about twice as fast, once `$T warm $B --set compile=blocks` has compiled
+every clip shape (150 to 200 s with 8 processes; for `distill` with `--network distill`). Its gradients were
+wrong once, see LOG.md: watch `gradient_norm`, which is below 1.
+
+Then, on any machine: `worldwire eval --preset OUT/distill/world --json FILE`, and OUT/base/world. To begin
+again on a bare machine from what came back, say `--init-from OUT/base/world` or `--teacher OUT/base/world`.
+What `warm` has compiled when it is cut off is kept. The ablations have a sitting of their own
+(`recipes.ablations`).
 
 Outputs: W/episodes, W/held_out, W/vae (vae.safetensors, vae.json, a contact sheet), W/latents (encoded once),
 W/compiled (torch.compile's cache), W/base and W/distill (checkpoint, curves, picture strips, and world/: the
