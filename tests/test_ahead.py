@@ -201,6 +201,23 @@ def test_inputs_are_taken_as_late_as_decoding_allows(device, decoding_s):
     assert device.busy_until_s - begun_s == pytest.approx(10 * (device.clip_s + decoding_s), abs=1e-6)
 
 
+@pytest.mark.parametrize("late_s", [0.0, 0.005, 0.02])
+def test_a_host_that_comes_late_does_not_wait_for_longer(device, late_s):
+    """Whatever stands between the launch and `wait` is no reason to take inputs later."""
+    ahead, device.decoding_s = Ahead(GPU, is_on=True), 0.03
+    for _ in range(3):
+        play(ahead, device, 0.01)
+    with ahead.preparing():
+        device.clock.sleep(0.01)
+    with ahead.computing("clip", 3):
+        device.done_s = max(device.clock.now_s, device.busy_until_s) + device.clip_s
+        device.busy_until_s = device.done_s + device.decoding_s
+    device.clock.sleep(device.done_s - device.clock.now_s + late_s)
+    ahead.wait()
+    wanted_s = min(SLACK * 0.01 + HAND_OVER_S, device.decoding_s - late_s)
+    assert device.busy_until_s - device.clock.now_s == pytest.approx(wanted_s, abs=3e-3)
+
+
 def test_pictures_that_took_long_once_delay_nothing(device):
     ahead, device.decoding_s = Ahead(GPU, is_on=True), 0.02
     for _ in range(3):

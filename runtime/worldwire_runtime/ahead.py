@@ -105,8 +105,6 @@ class Ahead:
         if self.stream is None:
             return
         here = torch.cuda.current_stream(self._device)
-        if here == self.stream:
-            return
         here.wait_stream(self.stream)
         for leaf in flatten(parts)[0]:
             if isinstance(leaf, Tensor) and leaf.is_cuda:
@@ -148,11 +146,13 @@ class Ahead:
             self._took_s[last.form] = last.start.elapsed_time(last.end) / 1000
         clip_s = self._took_s.get(newest.form)
         spare_s = newest.decoding.takes_s - lead(statistics.median(self._preparing_s), clip_s)
+        until_s = started_s + (clip_s or 0.0) + spare_s
         if spare_s >= 0 or clip_s is None:
-            newest.end.synchronize()
-            newest.decoding.is_over.wait(max(spare_s, 0))
+            if clip_s is None or not newest.end.query():
+                newest.end.synchronize()
+                until_s = time.perf_counter() + spare_s
+            newest.decoding.is_over.wait(max(until_s - time.perf_counter(), 0))
             return
-        until_s = started_s + clip_s + spare_s
         while (left_s := until_s - time.perf_counter()) > 0 and not newest.end.query():
             time.sleep(min(NAP_S, left_s))
 

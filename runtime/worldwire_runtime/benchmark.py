@@ -2,7 +2,7 @@
 
 `local_server` starts a real server process, `measure` plays in it as a live client does. Nothing is measured
 from inside: a frame counts when the client has it. Stages may overlap: on a GPU the frames of one clip are
-decoded while the next one is denoised, so that a clip takes less time than the sum of its stages.
+decoded while the next one is prepared, so that a clip takes less time than the sum of its stages.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _take_turns(ranked: Sequence[Sequence[int]], slots: int, place: Sequence[int
 
 
 class Memory:
-    """Latents and camera poses of one session, on its device; a latent is named by its index in the session.
+    """Latents and camera poses of one session; a latent is named by its index in the session.
 
     Bounded: it holds `capacity` latents. When they are full, thinning drops a quarter of the capacity: of
     every second latent those whose view the latent before shows best, so that somebody who stands still or
@@ -140,8 +140,8 @@ class Memory:
         self._latents = self._new_store()
         self._c2w = torch.empty(0, 4, 4)
         self._host_c2w = torch.empty(0, 4, 4)
-        self.losses = 0
-        """How often latents have gone: what was held before may be held no more."""
+        self.generation = 0
+        """Changes whenever latents have gone: what was held before may be held no more."""
 
     def __len__(self) -> int:
         """How many latents are held; see `next_index` for how many there have been."""
@@ -209,7 +209,7 @@ class Memory:
                 "the saved memory is larger", expected=f"at most {self._capacity}", got=str(len(numbers))
             )
         self._indices, self._latents = [], self._new_store()
-        self.losses += 1
+        self.generation += 1
         self._c2w, self._host_c2w = torch.empty(0, 4, 4), torch.empty(0, 4, 4)
         if numbers:
             self.add(state["latents"], state["c2w"], numbers)
@@ -325,7 +325,7 @@ class Memory:
             kept = [row for row in range(len(self)) if row not in dropped]
             self._c2w[: len(kept)] = self._c2w[kept]
         self._host_c2w[: len(kept)] = self._host_c2w[kept]
-        self.losses += 1
+        self.generation += 1
         self._latents.keep(kept)
         self._indices = [self._indices[row] for row in kept]
 

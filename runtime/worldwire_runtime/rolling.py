@@ -159,7 +159,7 @@ class RollingContext:
         self._places: Places | None = None
         self._anchor_c2w: Tensor | None = None
         self._position = 0  # of the next latent in the era
-        self._losses = 0  # of the memory, when the era began
+        self._generation = 0  # of the memory, when the era began
         self.turns: list[Turn] = []
 
     @property
@@ -239,11 +239,11 @@ class RollingContext:
         return full or not self._is_replayable(memory)
 
     def _is_replayable(self, memory: Memory) -> bool:
-        whole = memory.losses == self._losses
+        whole = memory.generation == self._generation
         return whole or all(index in memory for turn in self.turns for index in turn.slots)
 
     def _begin(self, memory: Memory, clip: Clip, turn: Turn) -> Places:
-        self._losses = memory.losses
+        self._generation = memory.generation
         self._anchor_c2w = clip.window_c2w[clip.past - 1]
         self._position = clip.past
         self._places = Places(self._keep, len(self._chosen), turn, self._device)

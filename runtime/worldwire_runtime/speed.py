@@ -28,7 +28,7 @@ class Speed:
     compiled: torch.compile fuses the networks, once a session's shapes have settled. graphs: a whole clip is
     replayed as one CUDA graph. attention_8bit: self-attention in 8-bit products, which changes its results a
     little (`worldwire_runtime.quantize.attention`). overlap: a served session's frames are decoded while its
-    next step runs, and that is prepared while this one does (`worldwire_runtime.ahead`). choose_on: where the
+    next step is prepared, or runs (`worldwire_runtime.ahead`). choose_on: where the
     memory compares cameras, "device" or "cpu". decoder: the form of its layers
     (`worldwire_runtime.convolutions`).
     """

@@ -144,7 +144,7 @@ class RunConfig:
     microbatches: int = 0
     device: str = "auto"
     mixed_precision: bool = True
-    compile: Compile = "fused"
+    compile: Compile = "none"
     compile_cache: str = ""
     seed: int = 0
     log_every: int = 20

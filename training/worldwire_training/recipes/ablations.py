@@ -364,6 +364,8 @@ def run(args: argparse.Namespace) -> None:
 
 def warm(args: argparse.Namespace) -> None:
     """The shapes of the named variants, one variant after the other; needs no episodes."""
+    if args.compile == "none":
+        raise AblationError("there is nothing to compile ahead", remedy="say --compile blocks")
     for name in args.variants:
         if subprocess.run(warm_task(name, args).command, check=False).returncode:
             raise AblationError(f"the shapes of {name} could not be compiled", remedy="see the lines above")
