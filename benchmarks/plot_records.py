@@ -47,9 +47,9 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
     latents = [record["clip_plan"]["new"] for record in records]
     busy = [record["stages_ms"]["denoise"] / count for record, count in zip(records, latents, strict=True)]
     whole = [1000 * FRAMES_PER_LATENT / record["fps"] for record in records]
-    time.barh(rows, busy, color=BUSY, height=0.6, label="denoising, frames decoded beside it")
+    time.barh(rows, busy, color=BUSY, height=0.6, label="denoising, frames may be decoded beside it")
     rest = [max(0.0, all_of - part) for all_of, part in zip(whole, busy, strict=True)]
-    time.barh(rows, rest, left=busy, color=REST, height=0.6, label="no network runs")
+    time.barh(rows, rest, left=busy, color=REST, height=0.6, label="the rest: decoding alone, or nothing")
     speed.set_yticks(rows, names)
     speed.set_xlabel("frames/s, to a client")
     time.set_xlabel("ms for each new latent (4 frames)")

@@ -146,15 +146,17 @@ class Ahead:
             self._took_s[last.form] = last.start.elapsed_time(last.end) / 1000
         clip_s = self._took_s.get(newest.form)
         spare_s = newest.decoding.takes_s - lead(statistics.median(self._preparing_s), clip_s)
-        until_s = started_s + (clip_s or 0.0) + spare_s
-        if spare_s >= 0 or clip_s is None:
-            if clip_s is None or not newest.end.query():
-                newest.end.synchronize()
-                until_s = time.perf_counter() + spare_s
-            newest.decoding.is_over.wait(max(until_s - time.perf_counter(), 0))
+        if clip_s is not None and spare_s < 0:
+            until_s = started_s + clip_s + spare_s
+            while (left_s := until_s - time.perf_counter()) > 0 and not newest.end.query():
+                time.sleep(min(NAP_S, left_s))
             return
-        while (left_s := until_s - time.perf_counter()) > 0 and not newest.end.query():
-            time.sleep(min(NAP_S, left_s))
+        if clip_s is not None and newest.end.query():  # this comes late: the end was before now
+            ended_s = started_s + clip_s
+        else:
+            newest.end.synchronize()
+            ended_s = time.perf_counter()
+        newest.decoding.is_over.wait(max(ended_s + spare_s - time.perf_counter(), 0))
 
 
 def wait_for(device: torch.device) -> None:

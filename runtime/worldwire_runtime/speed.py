@@ -28,9 +28,8 @@ class Speed:
     compiled: torch.compile fuses the networks, once a session's shapes have settled. graphs: a whole clip is
     replayed as one CUDA graph. attention_8bit: self-attention in 8-bit products, which changes its results a
     little (`worldwire_runtime.quantize.attention`). overlap: a served session's frames are decoded while its
-    next step is prepared, or runs (`worldwire_runtime.ahead`). choose_on: where the
-    memory compares cameras, "device" or "cpu". decoder: the form of its layers
-    (`worldwire_runtime.convolutions`).
+    next step is prepared, or runs (`worldwire_runtime.ahead`). choose_on: where the memory compares cameras,
+    "device" or "cpu". decoder: the form of its layers (`worldwire_runtime.convolutions`).
     """
 
     compiled: bool | None = None

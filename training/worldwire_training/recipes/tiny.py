@@ -10,12 +10,13 @@
     python -m worldwire_training.recipes.tiny decoder --work W --minutes 3     # sharper pictures
     python -m worldwire_training.recipes.tiny all --work W --size smoke    # all of it on a CPU, in a minute
 
-The whole recipe on one H200, from the weights and with the VAE that ship, in calls of at most ten minutes.
-One GPU for all the minutes beats two for half of them: what a step costs is largely the host's time.
-`--minutes` is the training of all calls together; it may still grow while the rate is constant (the last 30
-% decay). `--call-minutes` ends the training of one call; counted from the call's beginning (bash's SECONDS)
-it leaves a minute for the validation behind it. `--out` gets world, strips and curves at every validation,
-so that a call that is cut off has left something.
+The whole recipe on one H200, from the weights and with the VAE that ship, in parts of at most ten minutes.
+Run so far: `render`, `base` for 8.3 minutes and `distill` for 3, each in one piece (training/LOG.md); not
+yet on a GPU: `--call-minutes` with `--resume`, `decoder`, and the critic of `distill`. `--minutes` is the
+training of all calls together; it may still grow while the rate is constant (the last 30 % decay).
+`--call-minutes` ends the training of one call; counted from the call's beginning (bash's SECONDS) it leaves
+a minute for the validation behind it. `--out` gets world, strips and curves at every validation, so that a
+call that is cut off has left something.
 
     T="python -m worldwire_training.recipes.tiny"; W=/dev/shm/tiny
     V=runtime/worldwire_runtime/presets/tiny; A="--work $W --out OUT --vae $V"
@@ -34,7 +35,7 @@ The light decoders need nothing but episodes and a VAE, whenever there is a minu
 
     $T light $A --minutes 2; $T light $A --minutes 2 --set rate=0.75
 
-`--set compile=blocks` makes a step about twice as fast, once `$T warm $B --set compile=blocks` has compiled
+`--set compile=blocks` makes a step up to twice as fast, once `$T warm $B --set compile=blocks` has compiled
 every clip shape (150 to 200 s with 8 processes; for `distill` with `--network distill`). Its gradients were
 wrong once, see LOG.md: watch `gradient_norm`, which is below 1.
 
