@@ -14,7 +14,7 @@ pytest.importorskip("moderngl", reason="the extra 'training' is not installed")
 from worldwire import Inputs
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model.vae import VAEConfig
-from worldwire_runtime.world import World
+from worldwire_runtime.world import World, preset_folder
 from worldwire_training.base_config import BaseConfig, read_config
 from worldwire_training.base_model import check_draws
 from worldwire_training.evaluation.guided import guide, with_steps
@@ -82,13 +82,29 @@ def test_every_row_has_its_processes(tmp_path: Path):
     assert {"train_full", "warm_joint", "distill", "light75", "measure_rolling", "experts"} <= set(tasks)
     assert all(name in tasks for task in tasks.values() for name in task.after)
     assert "measure_errors_only" not in tasks
-    joint, full = tasks["train_joint"], tasks["train_full"]
+    joint, fresh = tasks["train_joint"], tasks["train_fresh"]
     assert {"world.dit.attention=joint", "seed=3", f"output={tmp_path}/ablations/joint"} <= set(joint.command)
-    assert "--init-from" in full.command
-    assert "--init-from" not in joint.command
+    assert "--init-from" in joint.command
+    assert "--init-from" not in fresh.command
     assert joint.after == ("warm_joint",)
     assert "compile=blocks" in joint.command
     assert tasks["measure_student"].after == ("distill",)
+    assert "measure_teacher" not in tasks  # it is `full`
+
+
+def test_a_student_that_is_there_is_measured_beside_its_own_base_model(tmp_path: Path):
+    words = ["run", "--work", str(tmp_path), "--student", "tiny"]
+    with pytest.raises(AblationError, match="no base model"):
+        ablations.run(parse(words))
+    base = write_random_world(tmp_path / "base")
+    tasks = {task.name: task for task in plan(parse([*words, "--init-from", str(base)]))}
+    assert "distill" not in tasks
+    assert {"measure_teacher", "measure_steps50", "measure_student"} <= set(tasks)
+    for name, world in (("teacher", base), ("steps50", base), ("student", preset_folder("tiny"))):
+        task = tasks[f"measure_{name}"]
+        assert str(world) in task.command
+        assert not task.after
+    assert tasks["measure_int8"].after == ("train_full",)
 
 
 def test_nothing_is_compiled_ahead_where_nothing_compiles(tmp_path: Path):

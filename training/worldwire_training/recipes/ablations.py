@@ -8,35 +8,27 @@ busier than the GPU). It may be stopped at any moment and started again: what is
 a training goes on from its checkpoint. `--dry-run` lists the processes; `--variants` takes some rows alone.
 `--work` is that of `recipes.tiny`, with its episodes rendered.
 
-A machine with two H200s for 27 minutes, in calls of at most ten. Call 1 starts everything apart from itself,
-so that it works on between the calls:
+One H200 for half an hour, in calls of at most ten minutes, from a base model and its student that are there.
+Call 1 starts everything apart from itself, so that it works on between the calls:
 
     A="python -m worldwire_training.recipes.ablations"; T="python -m worldwire_training.recipes.tiny"
-    W=/dev/shm/tiny; mkdir -p $W/ablations
-    setsid nohup sh -c "$T render --work $W --episodes 1536 --first-seed 200000 --workers 24
-      $A run --work $W --vae tiny --init-from tiny --gpus 2 --jobs 3 --minutes 4
+    W=/dev/shm/tiny; mkdir -p $W/ablations; export OMP_NUM_THREADS=3
+    setsid nohup sh -c "$T render --work $W --episodes 1024 --first-seed 400000 --workers 14
+      $A run --work $W --vae tiny --init-from BASE --student tiny --jobs 4 --minutes 2
       $A speed --work $W" > $W/ablations/run.log 2>&1 < /dev/null &
     sleep 540; tail -n 5 $W/ablations/run.log
 
-Calls 2 and 3 wait and take along what is there; any row that is measured is in the table:
+Later calls wait and take along what is there; any row that is measured is in the table:
 
     sleep 520; tail -n 5 $W/ablations/run.log; $A table --work $W --out OUT
 
-Expected, in minutes from the start (not yet run):
-
-    0 - 2      episodes are rendered
-    2 - 7.5    full, no_memory, no_memory_errors, no_errors (4 minutes each)
-    7.5 - 11   these measured (16,000 frames, about 3 minutes each); `full` distilled until 13
-    8 - 17     fresh, plain_rope, joint, rolling trained and measured; light decoders; two experts
-    13 - 20    student, INT8 and 50 guided steps measured; loss by noise level
-    20 - 22    frames per second, nothing else running; the table
-
-What is honest. Rows that change the data (memory, errors, contexts) continue the shipped weights, which were
-trained with everything on; what they bring is thus underestimated, never overstated. The rows that change the
-network (rope, attention) begin at random and are compared with `fresh`, which has had the same minutes;
-their figures say nothing about a finished model, and no contexts of their own. Attention modes cost
-differently: the table has each row's steps. Experts have had half the minutes each. `no_memory` is played as
-it is trained, so its revisits are the same with slots and with empty ones: compare them with those of `full`.
+What is honest. Rows that change the data (memory, errors, contexts) or the attention continue the same base
+model, which was trained with everything on under cached attention; what these bring is thus underestimated.
+Only the position's perturbation begins at random: `plain_rope` and `fresh` have had twice the minutes, no
+contexts of their own, and say nothing about a finished model. Attention modes cost differently, and what runs
+beside a training takes from it: the table has each row's steps. Experts have had half the minutes each.
+`no_memory` is played as it is trained, so its revisits are the same with slots and with empty ones: compare
+them with those of `full`.
 """
 
 from __future__ import annotations
@@ -75,6 +67,7 @@ TUNING_RATE = "1e-3"
 """Of variants that continue trained weights: a third of the first training's."""
 BOUNDARY = 0.9286
 """Noise level at which the experts take turns: `experts.expert_boundary(3, 3.0)`."""
+FRESH_SHARE = 2.0
 FRESH = ("own_context.share=0.0",)
 """Contexts that a network makes in its first minutes teach nothing, and would double what compiles."""
 POLL_S = 0.2
@@ -95,7 +88,7 @@ class Variant:
     """One thing changed. settings: overrides of the configuration; shapes: what becomes of clip shapes.
 
     fresh: trained from random weights whatever `--init-from` says. own_shapes: what compiles is not what
-    compiles for `full`.
+    compiles for `full`. share: of `--minutes`.
     """
 
     shows: str
@@ -103,6 +96,7 @@ class Variant:
     shapes: Callable[[Sequence[Shape]], Sequence[Shape]] | None = None
     fresh: bool = False
     own_shapes: bool = False
+    share: float = 1.0
 
 
 def without_memory(shapes: Sequence[Shape]) -> list[Shape]:
@@ -131,55 +125,56 @@ VARIANTS: dict[str, Variant] = {
         "error buffer and own contexts off (3.1)",
         ("noise.error_gamma=0.0", "own_context.share=0.0", "noise.context_sigma=0.0"),
     ),
-    "fresh": Variant("from nothing: cached attention, perturbed RoPE", FRESH, fresh=True),
+    "joint": Variant(
+        "joint attention in training and play",
+        ("world.dit.attention=joint", "noise.draws=1"),
+        own_shapes=True,
+    ),
+    "rolling": Variant(
+        "rolling attention in training and play",
+        ("world.dit.attention=rolling",),
+        rolling,
+        own_shapes=True,
+    ),
+    "fresh": Variant("from nothing: perturbed RoPE", FRESH, fresh=True, share=FRESH_SHARE),
     "plain_rope": Variant(
         "from nothing: perturbed RoPE off (3.2)",
         (*FRESH, "world.dit.sigma_theta=0.0"),
         fresh=True,
         own_shapes=True,
-    ),
-    "joint": Variant(
-        "from nothing: joint attention",
-        (*FRESH, "world.dit.attention=joint", "noise.draws=1"),
-        fresh=True,
-        own_shapes=True,
-    ),
-    "rolling": Variant(
-        "from nothing: rolling attention",
-        (*FRESH, "world.dit.attention=rolling"),
-        rolling,
-        fresh=True,
-        own_shapes=True,
+        share=FRESH_SHARE,
     ),
     "errors_only": Variant("contexts of its own off, error buffer on", ("own_context.share=0.0",)),
 }
 EXPERTS: dict[str, Variant] = {
-    "expert_high": Variant("", (f"noise.lowest={BOUNDARY}", "own_context.share=0.0")),
-    "expert_low": Variant("", (f"noise.highest={BOUNDARY}", "own_context.share=0.0")),
+    "expert_high": Variant("", (f"noise.lowest={BOUNDARY}", "own_context.share=0.0"), share=0.5),
+    "expert_low": Variant("", (f"noise.highest={BOUNDARY}", "own_context.share=0.0"), share=0.5),
 }
 """The two halves of the noise levels, on the same data as `full`: the split alone is what is compared."""
 
 
 @dataclass(frozen=True)
 class Play:
-    """Another way to play trained weights. options: of `one`; needs: the task that makes them."""
+    """Another way to play trained weights. of: `teacher`, `student` or a variant; options: of `one`."""
 
     shows: str
-    needs: str
+    of: str
     options: tuple[str, ...] = ()
 
 
 PLAYS: dict[str, Play] = {
-    "student": Play("everything on, distilled, 3 steps (3.3)", "distill"),
+    "teacher": Play("the base model before all this, 3 steps", "teacher"),
     # A hundred evaluations a clip against three: with revisits and endurance, nine tenths of the frames, this
     # row alone would take longer than the sitting.
     "steps50": Play(
-        "everything on, 50 steps with guidance 1.5",
-        "train_full",
+        "the base model, 50 steps with guidance 1.5",
+        "teacher",
         ("--steps", "50", "--guidance", "1.5", "--only", "quality"),
     ),
-    "int8": Play("everything on, INT8", "train_full", ("--precision", "int8", "--only", "quality")),
+    "student": Play("distilled from the base model, 3 steps (3.3)", "student"),
+    "int8": Play("everything on, INT8", "full", ("--precision", "int8", "--only", "quality")),
 }
+LIGHT_MINUTES = 2.5
 LIGHT = {"light50": "0.5", "light75": "0.75"}
 COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("PSNR 0.5 s", ("psnr_db", "0.5")),
@@ -240,24 +235,25 @@ def plan(args: argparse.Namespace) -> list[Task]:
     tuned = [name for name in args.variants if not VARIANTS[name].fresh]
     fresh = [name for name in args.variants if VARIANTS[name].fresh]
     everything = "full" in args.variants
+    distilled = everything and not args.student
     tasks = [train_task(name, args) for name in tuned]
     if args.compile == "blocks":
-        tasks += [warm_task(name, args) for name in fresh if VARIANTS[name].own_shapes]
-        tasks += [_warm("distill", ["--network", "distill"], _compiled(args), args)] if everything else []
-    tasks += [distill_task(args)] if everything else []
+        own = [name for name in args.variants if VARIANTS[name].own_shapes]
+        tasks += [warm_task(name, args) for name in own]
+        tasks += [_warm("distill", ["--network", "distill"], _compiled(args), args)] if distilled else []
+    tasks += [distill_task(args)] if distilled else []
     tasks += [measure_task(name, args) for name in tuned]
-    tasks += [train_task(name, args) for name in fresh]
-    tasks += light_tasks(args) + [train_task(name, args) for name in EXPERTS] if everything else []
-    tasks += [measure_task(name, args) for name in fresh]
-    tasks += [play_task(name, args) for name in PLAYS] + [experts_task(args)] if everything else []
+    if everything:
+        tasks += [play_task(name, args) for name in PLAYS if name != "teacher" or args.student]
+        tasks += light_tasks(args) + [train_task(name, args) for name in EXPERTS] + [experts_task(args)]
+    tasks += [train_task(name, args) for name in fresh] + [measure_task(name, args) for name in fresh]
     return tasks
 
 
 def train_task(name: str, args: argparse.Namespace) -> Task:
     """The training of a variant, from its checkpoint if there is one."""
     variant, folder = (VARIANTS | EXPERTS)[name], _folder(args) / name
-    share = 0.5 if name in EXPERTS else 1.0
-    command = [*_tiny("base", args), "--minutes", str(share * args.minutes), *_vae(args)]
+    command = [*_tiny("base", args), "--minutes", str(variant.share * args.minutes), *_vae(args)]
     tuned = bool(args.init_from) and not variant.fresh
     settings = [*_settings(variant, args), f"output={folder}", "validation.every_minutes=0"]
     settings += ["checkpoint_minutes=1.0"]
@@ -291,7 +287,7 @@ def distill_task(args: argparse.Namespace) -> Task:
 
 def light_tasks(args: argparse.Namespace) -> list[Task]:
     """The two light decoders, with their own tables."""
-    minutes = ("--minutes", "0.75")
+    minutes = ("--minutes", str(LIGHT_MINUTES))
     return [
         Task(name, (*_tiny("light", args), *_vae(args), *minutes, *_set([f"rate={rate}"])))
         for name, rate in LIGHT.items()
@@ -300,13 +296,29 @@ def light_tasks(args: argparse.Namespace) -> list[Task]:
 
 def measure_task(name: str, args: argparse.Namespace) -> Task:
     """The metrics of a trained variant."""
-    return _one(name, _folder(args) / name / "world", f"train_{name}", (), args)
+    return _one(name, *_played(name, args), (), args)
 
 
 def play_task(name: str, args: argparse.Namespace) -> Task:
     """The metrics of another way to play."""
-    folder = args.work / "distill" if name == "student" else _folder(args) / "full"
-    return _one(name, folder / "world", PLAYS[name].needs, PLAYS[name].options, args)
+    play = PLAYS[name]
+    return _one(name, *_played(play.of, args), play.options, args)
+
+
+def _played(name: str, args: argparse.Namespace) -> tuple[Path, str]:
+    """The folder of a world that is measured, and the task that makes it ("": it is there)."""
+    from worldwire_runtime.world import preset_folder
+
+    if name == "student":
+        return (
+            (preset_folder(args.student), "")
+            if args.student
+            else (args.work / "distill" / "world", "distill")
+        )
+    if name == "teacher" and args.student:
+        return preset_folder(args.init_from), ""
+    variant = "full" if name == "teacher" else name
+    return _folder(args) / variant / "world", f"train_{variant}"
 
 
 def experts_task(args: argparse.Namespace) -> Task:
@@ -318,7 +330,9 @@ def experts_task(args: argparse.Namespace) -> Task:
 def _one(name: str, world: Path, needs: str, options: Sequence[str], args: argparse.Namespace) -> Task:
     command = [*_here("one", args), "--world", str(world), "--json", str(_folder(args) / f"{name}.json")]
     command += ["--device", args.device, *options]
-    return Task(f"measure_{name}", (*command, *(["--quick"] if args.quick else [])), (needs,))
+    return Task(
+        f"measure_{name}", (*command, *(["--quick"] if args.quick else [])), (needs,) if needs else ()
+    )
 
 
 def _settings(variant: Variant, args: argparse.Namespace) -> list[str]:
@@ -354,6 +368,8 @@ def _folder(args: argparse.Namespace) -> Path:
 
 def run(args: argparse.Namespace) -> None:
     """Everything that is not done yet."""
+    if args.student and not args.init_from:
+        raise AblationError("--student is of no base model", remedy="name the base model with --init-from")
     tasks = plan(args)
     if args.dry_run:
         for task in tasks:
@@ -459,12 +475,11 @@ def one(args: argparse.Namespace) -> None:
 
 
 def _load(folder: Path, args: argparse.Namespace) -> World:
-    """A world that is played as it is: no waiting for compilation in a run of a few minutes."""
+    """A world that is not compiled: that takes longer than what is played here."""
     from worldwire_runtime.speed import Speed
     from worldwire_runtime.world import World
 
-    plain = Speed(compiled=False, graphs=False)
-    return World.load(folder, args.device, args.precision, speed=plain)
+    return World.load(folder, args.device, args.precision, speed=Speed(compiled=False))
 
 
 def trained_steps(run: Path) -> int | None:
@@ -514,8 +529,7 @@ def _world_of(name: str, args: argparse.Namespace) -> Path | None:
     """The folder that a row's figures are of."""
     if name not in VARIANTS and name not in PLAYS:
         return None
-    run = args.work / "distill" if name == "student" else _folder(args) / ("full" if name in PLAYS else name)
-    return run / "world"
+    return _played(PLAYS[name].of if name in PLAYS else name, args)[0]
 
 
 def experts(args: argparse.Namespace) -> None:
@@ -659,6 +673,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--work", type=Path, default=Path("runs"), metavar="DIR")
     add("--vae", type=Path, metavar="DIR", help="a trained VAE or a preset, instead of WORK/vae")
     add("--init-from", metavar="WORLD", help="what the variants that are not fresh continue")
+    add("--student", metavar="WORLD", help="distilled from that of --init-from, instead of distilling `full`")
     add("--variants", nargs="+", choices=sorted(VARIANTS), default=list(VARIANTS)[:-1], metavar="NAME")
     add("--minutes", type=float, default=4.0, help="of training, for each variant")
     add("--gpus", type=int, default=1, help="that share the work (default: 1)")
