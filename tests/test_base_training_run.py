@@ -1,8 +1,11 @@
 """A whole run on a CPU: bulk episodes and a VAE from files, encoding, training, a world that is played."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from worldwire_training.base_model import BaseModel
 from worldwire_training.base_run import WORLD_FOLDER, train_base
 from worldwire_training.bulk_episodes import BulkEpisodes
 from worldwire_training.clip_sampler import Shape
+from worldwire_training.common import Ranks
 from worldwire_training.data_engine.prompts import prompt_vocabulary
 from worldwire_training.latents import LatentStore, encode_episodes
 from worldwire_training.worlds import blend, export_world, load_base, load_vae, world_config
@@ -124,6 +128,28 @@ def test_latents_are_encoded_once(run: BaseConfig, tmp_path: Path, monkeypatch: 
         assert train_base(replace(run, output=run.output + "_2")) == first
     train_base(replace(run, data=replace(run.data, most_episodes=2)))
     assert len(list(cache.glob("latents-*.pt"))) == 3
+
+
+def test_runs_that_begin_together_encode_once(
+    run: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = replace(run.data, latents_cache=str(tmp_path / "latents"))
+    vae = load_vae(Path(run.data.vae), torch.device("cpu"), torch.float32)
+    calls: list[int] = []
+
+    def slow(*args: Any, **named: Any) -> LatentStore:
+        calls.append(1)
+        time.sleep(0.5)  # the other run asks meanwhile
+        return encode_episodes(*args, **named)
+
+    monkeypatch.setattr(base_run, "encode_episodes", slow)
+    with ThreadPoolExecutor(2) as runs:
+        stores = [
+            runs.submit(base_run.training_store, data, tiny_world(), vae, Ranks.join("cpu")) for _ in range(2)
+        ]
+        first, second = (store.result() for store in stores)
+    assert len(calls) == 1
+    assert torch.equal(first.latents, second.latents)
 
 
 def test_cached_latents_belong_to_a_vae(run: BaseConfig):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from worldwire_runtime.config import WorldConfig
 from worldwire_runtime.model.text import TinyTextEncoder
@@ -80,7 +81,7 @@ def training_store(data: DataConfig, world: WorldConfig, vae: VAE, ranks: Ranks)
     source = BulkEpisodes.open(Path(data.episodes))
     chosen = [place for place, one in enumerate(source.listed) if data.view in ("", one.get("view"))]
     mine = chosen[: data.most_episodes or len(chosen)][ranks.clip_rank :: ranks.clip_ranks]
-    return _encode(source, mine, data, world, vae, keep=ranks.leads)
+    return _encode(source, mine, data, world, vae)
 
 
 def make_validator(data: DataConfig, config: ValidationConfig, world: WorldConfig, vae: VAE) -> Validator:
@@ -102,27 +103,27 @@ def open_vae(folder: Path, config: RunConfig, ranks: Ranks) -> VAE:
 
 
 def _encode(
-    source: BulkEpisodes,
-    episodes: Sequence[int],
-    data: DataConfig,
-    world: WorldConfig,
-    vae: VAE,
-    keep: bool = True,
+    source: BulkEpisodes, episodes: Sequence[int], data: DataConfig, world: WorldConfig, vae: VAE
 ) -> LatentStore:
-    """The latents of these episodes, from the cache if they are there; else it will `keep` them."""
-    kept = None
-    if data.latents_cache:
-        kept = Path(data.latents_cache) / cache_name(source, episodes, world, vae)
+    """The latents of these episodes; with a cache, the first process that needs them makes them for all."""
+    if not data.latents_cache:
+        return _encoded(source, episodes, data, world, vae)
+    kept = Path(data.latents_cache) / cache_name(source, episodes, world, vae)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept}.lock"):
         if kept.is_file():
             log.info("the latents of %d episodes are read from %s", len(episodes), kept)
             return LatentStore.load(kept, next(vae.parameters()).device)
-    words = TinyTextEncoder(text_config(world))
-    store = encode_episodes(
-        source, episodes, vae, tokenize=words.tokenize, world=world, batch=data.encode_batch
-    )
-    if kept and keep:
+        store = _encoded(source, episodes, data, world, vae)
         store.save(kept)
     return store
+
+
+def _encoded(
+    source: BulkEpisodes, episodes: Sequence[int], data: DataConfig, world: WorldConfig, vae: VAE
+) -> LatentStore:
+    tokenize = TinyTextEncoder(text_config(world)).tokenize
+    return encode_episodes(source, episodes, vae, tokenize=tokenize, world=world, batch=data.encode_batch)
 
 
 def cache_name(source: BulkEpisodes, episodes: Sequence[int], world: WorldConfig, vae: VAE) -> str:

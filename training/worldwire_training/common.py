@@ -97,11 +97,6 @@ class Ranks:
         return self.rank == 0
 
     @property
-    def leads(self) -> bool:
-        """Whether it is the first of those that share its clips."""
-        return self.rank % self.sharing == 0
-
-    @property
     def clip_rank(self) -> int:
         """The number of this process's group among those that have clips of their own."""
         return self.rank // self.sharing

@@ -65,10 +65,12 @@ NEW_LATENTS = 2
 """Of the clips that the measured sessions ask for (the low-latency plan): no others are trained here."""
 TUNING_RATE = "1e-3"
 """Of variants that continue trained weights: a third of the first training's."""
+TUNING_WARMUP = 20
+"""Steps; the first training's would last as long as such a variant."""
 BOUNDARY = 0.9286
 """Noise level at which the experts take turns: `experts.expert_boundary(3, 3.0)`."""
 FRESH_SHARE = 2.0
-FRESH = ("own_context.share=0.0",)
+FRESH = ("own_context.share=0.0", "optimizer.warmup_steps=60")
 """Contexts that a network makes in its first minutes teach nothing, and would double what compiles."""
 POLL_S = 0.2
 NOT_BEGUN = -1
@@ -259,7 +261,7 @@ def train_task(name: str, args: argparse.Namespace) -> Task:
     settings += ["checkpoint_minutes=1.0"]
     if tuned:
         command += ["--init-from", args.init_from]
-        settings += [f"optimizer.peak_rate={TUNING_RATE}"]
+        settings += [f"optimizer.peak_rate={TUNING_RATE}", f"optimizer.warmup_steps={TUNING_WARMUP}"]
     command += ["--resume"] if (folder / "base.pt").is_file() else []
     after = (f"warm_{name}",) if variant.own_shapes else ()
     return Task(f"train_{name}", (*command, *_set([*settings, *args.set])), after)
