@@ -28,6 +28,17 @@ def patient_sessions():
         yield
 
 
+@pytest.fixture(autouse=True)
+def arithmetic_as_it_was():
+    """What `Ranks.join` settles for a training's process, taken back: other tests compare exact products."""
+    precision, library = torch.get_float32_matmul_precision(), torch.backends.cuda.cudnn_sdp_enabled()
+    tag = torch.compiler.config.cache_key_tag
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cuda.enable_cudnn_sdp(library)
+    torch.compiler.config.cache_key_tag = tag
+
+
 def pytest_terminal_summary(terminalreporter):
     """One line for each thing that this machine lacks, and how many tests that left out."""
     skipped = terminalreporter.stats.get("skipped", [])

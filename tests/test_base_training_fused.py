@@ -89,24 +89,11 @@ def test_steps_on_a_gpu_learn_and_never_wait_for_it(tmp_path: Path, kind: Compil
     )
 
 
-@pytest.fixture
-def settings_of_training():
-    """What `Ranks.join` settles for a process, taken back."""
-    precision, library = torch.get_float32_matmul_precision(), torch.backends.cuda.cudnn_sdp_enabled()
-    tag = torch.compiler.config.cache_key_tag
-    yield
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cuda.enable_cudnn_sdp(library)
-    torch.compiler.config.cache_key_tag = tag
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", ["none", "blocks"])
 @pytest.mark.parametrize("shape", [Shape(0, 4, 2), Shape(5, 4, 2), Shape(5, 4, 10)], ids=lambda s: s.name)
-def test_gradients_of_the_shipped_world_on_a_gpu_are_those_of_a_cpu(
-    kind: Compile, shape: Shape, settings_of_training: None
-):
+def test_gradients_of_the_shipped_world_on_a_gpu_are_those_of_a_cpu(kind: Compile, shape: Shape):
     """At its real lengths: a library's kernels may be right for some numbers of tokens only."""
     wanted, device = _gradient(shape, torch.device("cpu")), Ranks.join("cuda").device
     got = _gradient(shape, device, compiled=kind == "blocks")
@@ -119,9 +106,7 @@ def test_gradients_of_the_shipped_world_on_a_gpu_are_those_of_a_cpu(
 @pytest.mark.parametrize(
     "shape", [Shape(0, 0, 1), Shape(0, 1, 2), Shape(5, 4, 2), Shape(5, 4, 10)], ids=lambda s: s.name
 )
-def test_gradients_of_a_whole_step_on_a_gpu_are_those_of_its_clips(
-    kind: Compile, shape: Shape, settings_of_training: None
-):
+def test_gradients_of_a_whole_step_on_a_gpu_are_those_of_its_clips(kind: Compile, shape: Shape):
     """A library's kernels may also be right for some numbers of sequences only."""
     device, draws = Ranks.join("cuda").device, 4
     clips = ShapeSchedule([shape], latents_per_step=1024, seed=0, draws=draws).samples(shape)
@@ -224,9 +209,7 @@ def test_the_first_steps_find_everything_compiled(
     assert not counters["graph_break"]
 
 
-def test_arithmetic_is_settled_before_anything_compiles(
-    monkeypatch: pytest.MonkeyPatch, settings_of_training: None
-):
+def test_arithmetic_is_settled_before_anything_compiles(monkeypatch: pytest.MonkeyPatch):
     """What is compiled ahead, and the run, must ask the compiler's cache for the same thing."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)

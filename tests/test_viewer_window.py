@@ -1,8 +1,11 @@
 """What the window tells the world while walks begin and pause; the link is a fake that notes it."""
 
-import pygame
 import pytest
 from fake_world import FakeWorld
+
+pytest.importorskip("pygame", reason="the extra 'play' is not installed")
+
+import pygame
 
 from worldwire.inputs import MAX_LOOK_DEG
 from worldwire.viewer import window as window_module
