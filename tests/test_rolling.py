@@ -17,6 +17,7 @@ from worlds import random_config, write_random_world
 
 from worldwire.errors import ConfigError, StateError
 from worldwire.inputs import Inputs
+from worldwire_runtime.camera.plucker import turned_deg
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.model import action, attention, blocks
@@ -173,7 +174,13 @@ def test_any_history_equals_the_slow_reference(world, seed, monkeypatch):
     past, new = draw.randint(1, 4), draw.randint(1, 4)
     plan = ClipPlan(1 + draw.randint(1, 4), past, new, draw.randint(0, 3))
     era = max(plan.first, past + new) + draw.randint(0, 6)
-    config = dataclasses.replace(world.config, rolling_latents=era, plans={"any": plan}, default_plan="any")
+    config = dataclasses.replace(
+        world.config,
+        rolling_latents=era,
+        rolling_turn_deg=draw.choice([40.0, 180.0]),
+        plans={"any": plan},
+        default_plan="any",
+    )
     monkeypatch.setattr(world, "config", config)
     session = world.session(plan)
     session.reset(seed=seed)
@@ -234,6 +241,20 @@ def test_a_clip_takes_along_what_nobody_has_encoded_and_nothing_else(world, monk
         assert passes == [(fresh + clean + turn.new, fresh), *[(turn.new, 0)] * (steps - 1)]
         assert begins or not before or fresh <= MOST_FRESH
         before = set(turn.slots)
+
+
+def test_an_era_ends_when_the_camera_has_turned_away_from_its_anchor(world, monkeypatch):
+    """Rays are only known from nearby views: a memory behind the back of the anchor is not recognised."""
+    monkeypatch.setattr(world, "config", dataclasses.replace(world.config, rolling_turn_deg=60.0))
+    session = world.session(PLANS[1])
+    session.reset(seed=0)
+    ages = []
+    for yaw_deg in [0.0, 6.0, 6.0, 6.0, 0.0, -6.0]:  # four frames for each clip
+        session.step(Inputs(yaw_deg=yaw_deg))
+        ages.append(len(session._context.turns))
+    assert ages == [1, 2, 3, 4, 1, 2]
+    anchor = session._context._anchor_c2w
+    assert turned_deg(anchor, torch.eye(4, dtype=torch.float64)) == pytest.approx(72.0, abs=0.1)
 
 
 def test_the_best_newly_chosen_latent_comes_first_and_the_others_wait(world):
@@ -409,3 +430,5 @@ def test_states_whose_turns_do_not_fit_are_refused(world):
 def test_a_clip_longer_than_an_era_is_refused():
     with pytest.raises(ConfigError, match="rolling_latents"):
         dataclasses.replace(random_config("rolling"), rolling_latents=8)
+    with pytest.raises(ConfigError, match="rolling_turn_deg"):
+        dataclasses.replace(random_config("rolling"), rolling_turn_deg=0.0)

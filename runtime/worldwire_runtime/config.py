@@ -107,7 +107,8 @@ class WorldConfig:
 
     window_time_start: rotary time of a clip's first window latent; memory slots count up from 0 below it, so
     that times stay relative to the clip and a session never runs out of them. rolling_latents: how many
-    latents keep one anchor and count of times under `rolling` attention (`worldwire_runtime.rolling`).
+    latents keep one anchor and count of times under `rolling` attention (`worldwire_runtime.rolling`), and
+    rolling_turn_deg how far the camera may turn away from that anchor: as far as the weights were trained.
     conventions: "released" words clips as the released model wants them (`worldwire_runtime.released`).
     vertical_fov_deg: None for square pixels. quantization: what the weights are stored for, if for 8 bits.
     """
@@ -129,6 +130,7 @@ class WorldConfig:
     window_time_start: int = 8
     memory_far_m: float = 12.0
     rolling_latents: int = 32
+    rolling_turn_deg: float = 180.0
     memory_selection: MemorySelection = "overlap"
     conventions: Conventions = "worldwire"
     vertical_fov_deg: float | None = None
@@ -155,6 +157,12 @@ class WorldConfig:
                 "a clip is longer than rolling_latents",
                 expected=f">= {longest}",
                 got=str(self.rolling_latents),
+            )
+        if not 0 < self.rolling_turn_deg <= 180:
+            raise ConfigError(
+                "rolling_turn_deg is no angle",
+                expected="more than 0, up to 180",
+                got=str(self.rolling_turn_deg),
             )
         _check_choice("memory_selection", self.memory_selection, get_args(MemorySelection))
         _check_choice("conventions", self.conventions, get_args(Conventions))

@@ -15,6 +15,9 @@ so what a latent once offered stays valid and only new latents and newly chosen 
     a clip                      sees the memory, the last `past` latents and itself: noisy, then clean
 
 A session never runs out of positions: the next era begins with the past as it is, encoded from the latents.
+It begins earlier when the camera has turned away from the anchor by more than `rolling_turn_deg`, as far as
+the weights were trained: those that have only seen rays in the view of a recent camera recognise no memory
+that is told of behind an anchor's back.
 An era has clips of one length, so the first clip of a plan may be an era of its own.
 
 All keys and values stand in one room of fixed places (`DiT.hold`), where passes write and look (`DiT.roll`):
@@ -42,6 +45,7 @@ import torch
 from torch import Tensor
 
 from worldwire.errors import StateError
+from worldwire_runtime.camera.plucker import turned_deg
 from worldwire_runtime.config import ClipPlan
 from worldwire_runtime.denoiser import Denoiser
 from worldwire_runtime.memory import Memory
@@ -146,14 +150,23 @@ class Places:
 class RollingContext:
     """What the context of one session offers to its next clip. Latents and cameras stay in its `Memory`.
 
-    slots, past: of the clip plan. era: the most positions of an era. device: where the keys stand.
+    slots, past: of the clip plan. era: the most positions of an era. turn_deg: how far the camera may turn
+    away from its anchor. device: where the keys stand.
     """
 
     def __init__(
-        self, rules: Rules, denoiser: Denoiser, slots: int, past: int, era: int, device: torch.device
+        self,
+        rules: Rules,
+        denoiser: Denoiser,
+        slots: int,
+        past: int,
+        *,
+        era: int,
+        turn_deg: float,
+        device: torch.device,
     ) -> None:
         self._rules, self._denoiser, self._device = rules, denoiser, device
-        self._keep, self._era = past, era
+        self._keep, self._era, self._turn_deg = past, era, turn_deg
         self._chosen: list[int | None] = [None] * slots
         self._room: HeldContext | None = None
         self._places: Places | None = None
@@ -182,7 +195,7 @@ class RollingContext:
         At most `MOST_FRESH` newly chosen ones come in, for others that are wanted no more; the rest waits.
         """
         held = self.held
-        if not held or self._ends(memory, new):
+        if not held or self._ends(memory, new, memory.c2w(memory.newest(1))[0]):
             return tuple(wanted)
         waiting = [index for index in wanted if index not in held][MOST_FRESH:]
         staying = [index for index in held if index not in wanted][MOST_FRESH:]
@@ -190,7 +203,7 @@ class RollingContext:
 
     def tell(self, memory: Memory, clip: Clip) -> FirstStep:
         """What the next clip's first step is told; `generate` makes it before another one is told of."""
-        if self._ends(memory, clip.new):
+        if self._ends(memory, clip.new, clip.window_c2w[clip.past - 1]):
             self.end_era()
         turn, before = Turn.of(clip), self.turns[-1] if self.turns else None
         places = self._places or self._begin(memory, clip, turn)
@@ -231,12 +244,17 @@ class RollingContext:
 
     # ------------------------------------------------------------------ parts of them
 
-    def _ends(self, memory: Memory, new: int) -> bool:
-        """Whether the era ends before a clip of `new` latents: no room, or the memory was thinned out."""
-        if not self.turns:
+    def _ends(self, memory: Memory, new: int, newest_c2w: Tensor) -> bool:
+        """Whether the era ends before a clip of `new` latents.
+
+        There is no room, the memory was thinned out, or the camera has turned away from the anchor.
+        newest_c2w: of the newest clean latent.
+        """
+        if not self.turns or self._anchor_c2w is None:
             return False
         full = self._position + new > self._era or new != self.turns[-1].new
-        return full or not self._is_replayable(memory)
+        turned = turned_deg(self._anchor_c2w, newest_c2w) > self._turn_deg
+        return full or turned or not self._is_replayable(memory)
 
     def _is_replayable(self, memory: Memory) -> bool:
         whole = memory.generation == self._generation

@@ -328,8 +328,15 @@ class World:
         """The keys and values that one session rolls on from clip to clip, if this network does that."""
         if self.config.dit.attention != "rolling":
             return None
-        era = self.config.rolling_latents
-        return RollingContext(self.rules, self.denoiser, plan.memory, plan.past, era, self.device)
+        return RollingContext(
+            self.rules,
+            self.denoiser,
+            plan.memory,
+            plan.past,
+            era=self.config.rolling_latents,
+            turn_deg=self.config.rolling_turn_deg,
+            device=self.device,
+        )
 
     def new_decoder(self, plan: ClipPlan) -> DecoderStream:
         """A decoder at the start of a stream."""

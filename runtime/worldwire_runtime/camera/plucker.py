@@ -9,6 +9,8 @@ Products of poses are written elementwise: a matrix product would be rounded und
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,12 @@ def invert(c2w: Tensor) -> Tensor:
     inverse[..., :3, 3:] = -compose(rotation, c2w[..., :3, 3:])
     inverse[..., 3, 3] = 1
     return inverse
+
+
+def turned_deg(one_c2w: Tensor, other_c2w: Tensor) -> float:
+    """The angle in degrees between the orientations of two cameras [4, 4]; waits for their device."""
+    cosine = (float((one_c2w[:3, :3] * other_c2w[:3, :3]).sum()) - 1) / 2
+    return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
 
 def relative(c2w: Tensor, reference: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ PLAYS: dict[str, Play] = {
         ("--steps", "50", "--guidance", "1.5", "--only", "quality"),
     ),
     "student": Play("distilled from the base model, 3 steps (3.3)", "student"),
-    "int8": Play("everything on, INT8", "full", ("--precision", "int8", "--only", "quality")),
+    "int8": Play("the student in INT8", "student", ("--precision", "int8", "--only", "quality")),
 }
 LIGHT_MINUTES = 2.5
 LIGHT = {"light50": "0.5", "light75": "0.75"}
@@ -493,19 +493,21 @@ def trained_steps(run: Path) -> int | None:
 
 
 def speed(args: argparse.Namespace) -> None:
-    """Frames per second of every measured row, one after the other on a machine that does nothing else."""
+    """Frames per second of the measured rows whose worlds are there, one by one on an idle machine."""
+    from worldwire_training.evaluation import machine
     from worldwire_training.evaluation.guided import guide, with_steps
 
     for path in sorted(_folder(args).glob("*.json")):
         facts, folder = _read(path), _world_of(path.stem, args)
-        if folder is None or "frames_per_s" in facts:
+        if folder is None or not folder.is_dir() or "frames_per_s" in facts:
             continue
         told = argparse.Namespace(device=args.device, precision=facts["precision"])
         with tempfile.TemporaryDirectory() as copy:
             world = _load(with_steps(folder, facts["steps"], Path(copy) / "world"), told)
         if facts["guidance"] != 1:
             guide(world, facts["guidance"])
-        facts["frames_per_s"] = round(frames_per_second(world), 1)
+        facts |= {"frames_per_s": round(frames_per_second(world), 1)}
+        facts |= {"frames_per_s_on": machine.device_name(world.device)}
         path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         log.info("%s: %.1f frames/s", path.stem, facts["frames_per_s"])
 
@@ -627,18 +629,22 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     panels = (
         ("revisited views", ("revisit_psnr_db", "memory")),
         ("a minute of play", ("endurance_psnr_db",)),
     )
+    colours = {name: pyplot.get_cmap("tab20")(number) for number, name in enumerate(found)}
     for axis, (title, where) in zip(axes, panels, strict=True):
         for name, values in found.items():
-            points = _at(values, where) or {}
-            axis.plot([float(second) for second in points], list(points.values()), marker="o", label=name)
+            points = _at(values, where)
+            if points:
+                seconds = [float(second) for second in points]
+                axis.plot(seconds, list(points.values()), marker="o", label=name, color=colours[name])
         axis.set(title=title, xlabel="seconds", ylabel="PSNR, dB")
-    axes[1].legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    handles, _ = axes[0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside right upper", fontsize="small")
+    figure.savefig(path, dpi=80)
     pyplot.close(figure)
 
 
