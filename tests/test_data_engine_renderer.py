@@ -18,8 +18,10 @@ from worldwire_training.data_engine.avatar import avatar_track
 from worldwire_training.data_engine.episode import record_episode
 from worldwire_training.data_engine.mesh import Mesh, Place, box
 from worldwire_training.data_engine.player import track_rows
-from worldwire_training.data_engine.renderer import MESA_PACKAGES, Renderer
-from worldwire_training.data_engine.scene import KINDS, Scene, build_scene
+from worldwire_training.data_engine.renderer import FAR_M, MESA_PACKAGES, Renderer
+from worldwire_training.data_engine.scene import EYE_HEIGHT_M, KINDS, Scene, build_scene
+from worldwire_training.evaluation.pixels import seen_before
+from worldwire_training.evaluation.places import find_open_place
 
 HEIGHT, WIDTH = 96, 160
 MOTION = MotionModel()
@@ -165,3 +167,50 @@ def test_a_machine_without_egl_says_what_to_install(monkeypatch):
     monkeypatch.setattr(renderer_module.moderngl, "create_standalone_context", absent)
     with pytest.raises(MachineError, match=MESA_PACKAGES):
         Renderer(HEIGHT, WIDTH)
+
+
+def test_depth_is_along_the_view_and_far_away_where_there_is_sky(renderer: Renderer):
+    scene = marker_scene(size=0.4)
+    depth = renderer.depths_m(scene, camera(PlayerPose(yaw_deg=11.0)))[0]
+    on_marker = MARKER @ camera(PlayerPose(yaw_deg=11.0))[0, :3, 2]
+    front = depth[depth < FAR_M / 2]
+    assert on_marker - 0.4 < front.min() < on_marker
+    assert depth[0, 0] == pytest.approx(FAR_M, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", [3, 8])
+def test_pixels_that_both_pictures_show_have_one_colour(renderer: Renderer, kind: str, seed: int):
+    """What `seen_before` calls the same surface looks the same; nothing behind the back is."""
+    scene = build_scene(seed, kind, "day")
+    place = find_open_place(scene.solids, scene.meeting_points[scene.starts], [(1.0, 0.0)], seed)
+    assert place is not None
+    start = PlayerPose(place[0], -EYE_HEIGHT_M, *place[1:])
+    yaw = np.radians(start.yaw_deg)
+    aside = replace(start, x_m=start.x_m + np.cos(yaw), z_m=start.z_m - np.sin(yaw))
+    back = replace(start, yaw_deg=start.yaw_deg + 180.0)
+    c2w = np.concatenate([camera(pose) for pose in (start, aside, back)])
+    pictures, depths = renderer.render(scene, c2w).astype(float), renderer.depths_m(scene, c2w)
+    k = renderer.intrinsics
+    shared = seen_before(k, c2w[:2], depths[:2])
+    assert seen_before(k, c2w[[0, 0]], depths[[0, 0]]).mean() > 0.97
+    assert not seen_before(k, c2w[[0, 2]], depths[[0, 2]]).any()
+    assert 0.05 < shared.mean() < 0.99
+    there = reprojected(k, pictures[0], c2w[0], depths[1], c2w[1])
+    differences = np.abs(there - pictures[1]).mean(axis=-1)
+    assert np.median(differences[shared]) < 6
+    assert np.median(differences[shared]) < 0.5 * max(8, np.median(differences[~shared]))
+
+
+def reprojected(k: Intrinsics, picture: np.ndarray, c2w: np.ndarray, depth: np.ndarray, from_c2w: np.ndarray):
+    """The colour of `picture` where each pixel of another camera looks, pixel by pixel (a slow reference)."""
+    found = np.zeros_like(picture)
+    for row in range(k.height):
+        for column in range(k.width):
+            ray = np.array([(column + 0.5 - k.cx) / k.fx, (row + 0.5 - k.cy) / k.fy, 1.0, 0.0])
+            point = from_c2w @ (depth[row, column] * ray + [0, 0, 0, 1])
+            x, y, z, _ = np.linalg.inv(c2w) @ point
+            u, v = int(x / z * k.fx + k.cx), int(y / z * k.fy + k.cy)
+            if z > 0 and 0 <= v < k.height and 0 <= u < k.width:
+                found[row, column] = picture[v, u]
+    return found

@@ -77,6 +77,9 @@ class ToyStage:
             self.studio.known[picture.tobytes()] = (self, walk.c2w[frame])
         return np.stack(pictures)
 
+    def shared(self, walk, frame):
+        return np.ones((fakes.INFO.height, fakes.INFO.width), bool)
+
     def picture(self, c2w):
         return fakes.render(fakes.INFO, c2w, GROUND[self.kind, self.time_of_day])
 
@@ -166,6 +169,8 @@ def test_an_oracle_scores_full_marks_under_every_name_that_others_read(tmp_path)
     assert all(found["psnr_wrong_actions_db"][second] < 40 for second in ("0.5", "2", "5"))
     full = {"both": 1, "keys": 1, "poses": 1, "third_person": 1}
     assert found["turn_direction_accuracy"] == found["step_direction_accuracy"] == full
+    for action in ("turn", "step"):
+        assert found[f"{action}_direction_accuracy_where_shared"] == full
     assert found["prompt_accuracy"] == found["prompt_accuracy_of_truth"] == 1
     assert found["revisit_psnr_db"]["memory"] == {"5": best, "15": best}
     assert found["revisit_psnr_db"]["no_memory"]["5"] < 20
@@ -191,6 +196,31 @@ def test_a_frozen_world_is_as_good_as_freezing_and_only_obeys_none(tmp_path):
     for action in ("turn", "step"):
         seen = found[f"{action}_direction_seen"]["both"]
         assert all(row["none"] == sum(row.values()) for row in seen.values())
+        assert found[f"{action}_direction_accuracy_where_shared"]["both"] == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_trials_whose_command_leads_out_of_sight_are_left_to_the_first_judge(tmp_path, monkeypatch):
+    def shared(stage, walk, frame):
+        return np.full((fakes.INFO.height, fakes.INFO.width), "right" not in walk.inputs[-1].keys)
+
+    monkeypatch.setattr(ToyStage, "shared", shared)
+    found, _ = evaluated(tmp_path, ("steps",))
+    counts = found["counts"]
+    assert counts["step_trials"]["both"] == 3
+    assert counts["step_trials_where_shared"]["both"] == 2
+    assert found["step_direction_accuracy_where_shared"]["both"] == 1
+
+
+def test_the_second_judge_looks_only_where_it_may():
+    picture = np.full((4, 4, 3), 100, np.uint8)
+    near, far = picture.copy(), picture.copy()
+    near[:2] = 255
+    far[:, :2] = 120
+    everywhere, below, right = np.ones((4, 4), bool), np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    below[2:], right[:, 2:] = True, True
+    assert pixels.nearest_where(picture, [near, far], [everywhere, everywhere]) == 1
+    assert pixels.nearest_where(picture, [near, far], [below, everywhere]) == 0
+    assert pixels.nearest_where(picture, [near, far], [everywhere, right]) == 1
 
 
 def reverse(told):

@@ -103,6 +103,27 @@ class Renderer:
                 pictures[start:stop] = self._read(stop - start)
         return pictures
 
+    def depths_m(self, scene: Scene, c2w: NDArray[Any]) -> NDArray[np.float32]:
+        """Metres along the view to what is seen through each pixel's middle [n, H, W], without the walker.
+
+        `FAR_M` for the sky.
+        """
+        poses = _checked_poses(c2w, None)
+        matrices, eyes, _ = (_rows(part) for part in self.camera_uniforms(poses))
+        depths = np.empty((len(poses), self.height, self.width), np.float32)
+        with self._context as context:
+            card, size = self._load(scene), (self.width, self.height)
+            texture = context.depth_texture(size)
+            target = context.framebuffer([context.renderbuffer(size, 4)], texture)
+            for depth, matrix, eye in zip(depths, matrices, eyes, strict=True):
+                target.use()
+                target.clear(depth=1.0)
+                self._draw_surfaces(card, matrix, eye)
+                depth[:] = np.frombuffer(texture.read(), np.float32).reshape(depth.shape)
+            for thing in (target, texture):
+                thing.release()
+        return 2 * FAR_M * NEAR_M / (FAR_M + NEAR_M - (2 * depths - 1) * (FAR_M - NEAR_M))
+
     def camera_uniforms(self, poses: Array) -> tuple[Array, Array, Array]:
         """Clip matrices [n, 4, 4], eyes [n, 3] and ray matrices [n, 3, 3] of the sky, in scene coordinates.
 
@@ -286,22 +307,25 @@ class Renderer:
         context = self._context
         matrices, eyes, rays = (_rows(part) for part in self.camera_uniforms(poses))
         stands = None if avatar is None else _rows(np.asarray(avatar))
-        context.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
-        context.depth_func = "<="
-        context.front_face = "ccw"
         for i, (matrix, eye, ray) in enumerate(zip(matrices, eyes, rays, strict=True)):
             self._target.use()
             self._target.clear(depth=1.0)
-            for program, surface, first, count in card.surfaces:
-                program["view_proj"].write(matrix)
-                program["eye"].write(eye)
-                surface.render(moderngl.TRIANGLES, count, first=first)
+            self._draw_surfaces(card, matrix, eye)
             if stands is not None:
                 self._draw_walker(card, matrix, eye, next(stands))
             self._sky["rays"].write(ray)
             self._sky_quad.render(vertices=3)
             context.copy_framebuffer(self._resolved, self._target)
             self._resolved.read_into(self._copies, components=4, write_offset=i * self._pixels[0].nbytes)
+
+    def _draw_surfaces(self, card: _SceneOnCard, matrix: bytes, eye: bytes) -> None:
+        self._context.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
+        self._context.depth_func = "<="
+        self._context.front_face = "ccw"
+        for program, surface, first, count in card.surfaces:
+            program["view_proj"].write(matrix)
+            program["eye"].write(eye)
+            surface.render(moderngl.TRIANGLES, count, first=first)
 
     def _draw_walker(self, card: _SceneOnCard, matrix: bytes, eye: bytes, stand: bytes) -> None:
         self._walker["view_proj"].write(matrix)

@@ -16,6 +16,7 @@ from worldwire_training.data_engine.player import track_rows
 from worldwire_training.data_engine.prompts import third_person
 from worldwire_training.data_engine.renderer import Renderer
 from worldwire_training.data_engine.scene import EYE_HEIGHT_M, Scene, build_scene
+from worldwire_training.evaluation.pixels import seen_before
 from worldwire_training.evaluation.places import find_open_place
 from worldwire_training.evaluation.stages import Offset
 from worldwire_training.evaluation.walks import Walk, integrate
@@ -64,6 +65,12 @@ class SceneStage:
         chosen = list(frames)
         avatar = avatar_track(walk.players)[chosen] if walk.view == "third" else None
         return self._renderer.render(self._scene, walk.c2w[chosen], avatar)
+
+    def shared(self, walk: Walk, frame: int) -> NDArray[np.bool_]:
+        """Pixels of the truth at a frame that show what the first picture shows, walkers left out."""
+        cameras_of_both = walk.c2w[[0, frame]]
+        depths = self._renderer.depths_m(self._scene, cameras_of_both)
+        return seen_before(self._renderer.intrinsics, cameras_of_both, depths)
 
 
 class DataEngineStudio:

@@ -4,18 +4,26 @@ A trial: from one start the truth is rendered for *left*, *none* and *right*; on
 the last generated frame counts as a hit if, in PSNR, it is nearest to the render of the command. Chance is
 one in three. Commands take turns, so that each is drawn equally often and a scene gets another one when it
 comes round again.
+
+A step aside may lead behind a tree, or past a door into another room, where nobody who has only seen the
+first picture can know what is there. So trials are judged a second time (`..._where_shared`), each candidate
+in the pixels that show what the first picture showed; candidates that share less than `LEAST_SHARED` with it
+are left out, and so are trials that command one of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worldwire import Inputs, PlayerPose
 from worldwire.errors import DataError
-from worldwire_training.evaluation.pixels import nearest
+from worldwire_training.evaluation.pixels import Picture, nearest, nearest_where
 from worldwire_training.evaluation.setting import Setting, stage_for
 from worldwire_training.evaluation.stages import Offset
 from worldwire_training.evaluation.statistics import share_interval
@@ -38,6 +46,7 @@ CONDITIONING: dict[str, Conditioning] = {
 
 MODES_BY_VIEW = {"first": ("both", "keys", "poses"), "third": ("third_person",)}
 BOOM_ROOM_M = 2.8
+LEAST_SHARED = 0.1
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,18 @@ class Trial:
     command: str
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a trial looked like: to which command's render its last frame is nearest.
+
+    shared: the same where the first picture shows what is there; None where that is too little to tell.
+    """
+
+    trial: Trial
+    command: str
+    shared: str | None
+
+
 def planned_turn_frames(setting: Setting) -> int:
     """Frames to generate for `turns`."""
     return sum(setting.plan.turn_trials.values()) * (1 + TURN_FRAMES)
@@ -107,7 +128,7 @@ def steps(setting: Setting) -> dict[str, Any]:
 
 
 def _measure(setting: Setting, action: Action, counts: dict[str, int]) -> dict[str, Any]:
-    seen: list[tuple[Trial, str]] = []
+    seen: list[Seen] = []
     for view, modes in MODES_BY_VIEW.items():
         wanted = {mode: counts[mode] for mode in modes}
         corners = _corners(setting, action, view, max(wanted.values()))
@@ -138,14 +159,12 @@ def plan_trials(counts: dict[str, int], scenes: int) -> list[Trial]:
     ]
 
 
-def _play_trials(
-    setting: Setting, action: Action, corner: Corner, trials: list[Trial]
-) -> list[tuple[Trial, str]]:
-    """Each trial, and the command whose render the last generated frame is nearest to."""
+def _play_trials(setting: Setting, action: Action, corner: Corner, trials: list[Trial]) -> list[Seen]:
     stage = stage_for(setting.studio, corner.seed, corner.view)
     walks = {command: stage.walk(corner.start, action.script(command), corner.view) for command in COMMANDS}
     first = stage.render(walks["none"], [0])[0]
     truths = [stage.render(walk, [action.frames])[0] for walk in walks.values()]
+    shared = [stage.shared(walk, action.frames) for walk in walks.values()]
     seen = []
     for trial in trials:
         made = setting.player.play(
@@ -156,26 +175,55 @@ def _play_trials(
             seed=corner.seed,
             conditioning=CONDITIONING[trial.mode],
         )
-        seen.append((trial, COMMANDS[nearest(made[action.frames], truths)]))
+        last = made[action.frames]
+        command = COMMANDS[nearest(last, truths)]
+        seen.append(Seen(trial, command, _nearest_shared(trial.command, last, truths, shared)))
     return seen
 
 
-def _summary(action: Action, seen: list[tuple[Trial, str]]) -> dict[str, Any]:
-    modes = dict.fromkeys(trial.mode for trial, _ in seen)
-    hits = {mode: [trial.command == saw for trial, saw in seen if trial.mode == mode] for mode in modes}
-    name = f"{action.name}_direction_accuracy"
+def _nearest_shared(
+    command: str, picture: Picture, truths: Sequence[Picture], shared: Sequence[NDArray[np.bool_]]
+) -> str | None:
+    """The command whose render the picture is nearest to where that shows what the first picture showed."""
+    can_tell = [number for number, mask in enumerate(shared) if mask.mean() >= LEAST_SHARED]
+    if COMMANDS.index(command) not in can_tell:
+        return None
+    best = nearest_where(picture, [truths[n] for n in can_tell], [shared[n] for n in can_tell])
+    return COMMANDS[can_tell[best]]
+
+
+def _summary(action: Action, seen: list[Seen]) -> dict[str, Any]:
+    modes = dict.fromkeys(each.trial.mode for each in seen)
+    hits = {mode: [each.trial.command == each.command for each in _of(mode, seen)] for mode in modes}
+    told = {mode: [each for each in _of(mode, seen) if each.shared is not None] for mode in modes}
+    shared = {mode: [each.trial.command == each.shared for each in told[mode]] for mode in modes}
+    name, trials = f"{action.name}_direction_accuracy", f"{action.name}_trials"
     return {
-        name: {mode: round(sum(hit) / len(hit), 4) for mode, hit in hits.items()},
-        f"{action.name}_direction_seen": {mode: _confusion(seen, mode) for mode in modes},
-        "intervals_95": {name: {mode: share_interval(hit) for mode, hit in hits.items()}},
-        "counts": {f"{action.name}_trials": {mode: len(hit) for mode, hit in hits.items()}},
+        name: _shares(hits),
+        f"{name}_where_shared": _shares(shared),
+        f"{action.name}_direction_seen": {mode: _confusion(_of(mode, seen)) for mode in modes},
+        "intervals_95": {
+            name: {mode: share_interval(hit) for mode, hit in hits.items()},
+            f"{name}_where_shared": {mode: share_interval(hit) for mode, hit in shared.items() if hit},
+        },
+        "counts": {
+            trials: {mode: len(hit) for mode, hit in hits.items()},
+            f"{trials}_where_shared": {mode: len(hit) for mode, hit in shared.items()},
+        },
     }
 
 
-def _confusion(seen: list[tuple[Trial, str]], mode: str) -> dict[str, dict[str, int]]:
+def _of(mode: str, seen: list[Seen]) -> list[Seen]:
+    return [each for each in seen if each.trial.mode == mode]
+
+
+def _shares(hits: dict[str, list[bool]]) -> dict[str, float]:
+    return {mode: round(sum(hit) / len(hit), 4) for mode, hit in hits.items() if hit}
+
+
+def _confusion(seen: list[Seen]) -> dict[str, dict[str, int]]:
     """How often each command looked like which."""
     table = {command: dict.fromkeys(COMMANDS, 0) for command in COMMANDS}
-    for trial, saw in seen:
-        if trial.mode == mode:
-            table[trial.command][saw] += 1
+    for each in seen:
+        table[each.trial.command][each.command] += 1
     return table

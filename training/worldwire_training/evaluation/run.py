@@ -22,6 +22,7 @@ from worldwire_training.evaluation.stages import FIRST_HELD_OUT_SEED, Studio
 RULES = {
     "psnr_db": "mean over scenes of the one frame shown at that world time, at most 60 dB",
     "direction": "hit if the last frame is nearest in PSNR to the render of the command, of three",
+    "where_shared": "the same in pixels that show what the first picture showed, where these are a tenth",
     "prompt": "hit if four views' thumbnails are nearest in PSNR to renders of the prompt's class",
     "revisit": "the first view seen again, not shown since it was left, against its render",
     "ratios": "mean gradient and standard deviation of brightness, generated over rendered, same poses",

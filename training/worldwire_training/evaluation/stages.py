@@ -45,6 +45,10 @@ class Stage(Protocol):
         """The truth at these frames of a walk, [n, height, width, 3]."""
         ...
 
+    def shared(self, walk: Walk, frame: int) -> NDArray[np.bool_]:
+        """Which pixels of the truth at a frame show what the walk's first picture shows, [height, width]."""
+        ...
+
 
 class Studio(Protocol):
     """Where stages come from."""
