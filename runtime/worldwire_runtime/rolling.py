@@ -252,9 +252,9 @@ class RollingContext:
         """
         if not self.turns or self._anchor_c2w is None:
             return False
-        full = self._position + new > self._era or new != self.turns[-1].new
-        turned = turned_deg(self._anchor_c2w, newest_c2w) > self._turn_deg
-        return full or turned or not self._is_replayable(memory)
+        if self._position + new > self._era or new != self.turns[-1].new or not self._is_replayable(memory):
+            return True
+        return turned_deg(self._anchor_c2w, newest_c2w) > self._turn_deg
 
     def _is_replayable(self, memory: Memory) -> bool:
         whole = memory.generation == self._generation

@@ -12,9 +12,10 @@ One H200 for half an hour, in calls of at most ten minutes, from a base model an
 Call 1 starts everything apart from itself, so that it works on between the calls:
 
     A="python -m worldwire_training.recipes.ablations"; T="python -m worldwire_training.recipes.tiny"
-    W=/dev/shm/tiny; mkdir -p $W/ablations; export OMP_NUM_THREADS=3
-    setsid nohup sh -c "$T render --work $W --episodes 1024 --first-seed 400000 --workers 14
-      $A run --work $W --vae tiny --init-from BASE --student tiny --jobs 4 --minutes 2
+    W=runs/tiny; mkdir -p $W/ablations; export OMP_NUM_THREADS=3
+    setsid nohup sh -c "$T render --work $W --episodes 768 --first-seed 400000 --workers 14
+      $A run --work $W --vae tiny --init-from BASE --student tiny \
+        --jobs 5 --minutes 2.8 --set latents_per_step=512
       $A speed --work $W" > $W/ablations/run.log 2>&1 < /dev/null &
     sleep 540; tail -n 5 $W/ablations/run.log
 
@@ -70,6 +71,7 @@ TUNING_WARMUP = 20
 BOUNDARY = 0.9286
 """Noise level at which the experts take turns: `experts.expert_boundary(3, 3.0)`."""
 FRESH_SHARE = 2.0
+"""Of `--minutes`, for what begins at random."""
 FRESH = ("own_context.share=0.0", "optimizer.warmup_steps=60")
 """Contexts that a network makes in its first minutes teach nothing, and would double what compiles."""
 POLL_S = 0.2
@@ -307,20 +309,17 @@ def play_task(name: str, args: argparse.Namespace) -> Task:
     return _one(name, *_played(play.of, args), play.options, args)
 
 
-def _played(name: str, args: argparse.Namespace) -> tuple[Path, str]:
-    """The folder of a world that is measured, and the task that makes it ("": it is there)."""
+def _played(name: str, args: argparse.Namespace) -> tuple[Path, tuple[str, ...]]:
+    """The folder of a world that is measured, and the tasks that make it."""
     from worldwire_runtime.world import preset_folder
 
+    there = {"student": args.student, "teacher": args.init_from} if args.student else {}
+    if name in there:
+        return preset_folder(there[name]), ()
     if name == "student":
-        return (
-            (preset_folder(args.student), "")
-            if args.student
-            else (args.work / "distill" / "world", "distill")
-        )
-    if name == "teacher" and args.student:
-        return preset_folder(args.init_from), ""
+        return args.work / "distill" / "world", ("distill",)
     variant = "full" if name == "teacher" else name
-    return _folder(args) / variant / "world", f"train_{variant}"
+    return _folder(args) / variant / "world", (f"train_{variant}",)
 
 
 def experts_task(args: argparse.Namespace) -> Task:
@@ -329,12 +328,12 @@ def experts_task(args: argparse.Namespace) -> Task:
     return Task("experts", command, ("train_full", *(f"train_{name}" for name in EXPERTS)))
 
 
-def _one(name: str, world: Path, needs: str, options: Sequence[str], args: argparse.Namespace) -> Task:
+def _one(
+    name: str, world: Path, needs: tuple[str, ...], options: Sequence[str], args: argparse.Namespace
+) -> Task:
     command = [*_here("one", args), "--world", str(world), "--json", str(_folder(args) / f"{name}.json")]
     command += ["--device", args.device, *options]
-    return Task(
-        f"measure_{name}", (*command, *(["--quick"] if args.quick else [])), (needs,) if needs else ()
-    )
+    return Task(f"measure_{name}", (*command, *(["--quick"] if args.quick else [])), needs)
 
 
 def _settings(variant: Variant, args: argparse.Namespace) -> list[str]:
@@ -506,8 +505,8 @@ def speed(args: argparse.Namespace) -> None:
             world = _load(with_steps(folder, facts["steps"], Path(copy) / "world"), told)
         if facts["guidance"] != 1:
             guide(world, facts["guidance"])
-        facts |= {"frames_per_s": round(frames_per_second(world), 1)}
-        facts |= {"frames_per_s_on": machine.device_name(world.device)}
+        facts["frames_per_s"] = round(frames_per_second(world), 1)
+        facts["frames_per_s_on"] = machine.device_name(world.device)
         path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         log.info("%s: %.1f frames/s", path.stem, facts["frames_per_s"])
 
