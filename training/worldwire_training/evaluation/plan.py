@@ -66,9 +66,9 @@ ABLATION = Plan(
     step_trials=_trials(0, 0),
     prompt_trials_per_class=0,
     revisit_scenes={5: 6, 15: 6, 45: 4},
-    endurance_scenes=4,
+    endurance_scenes=12,
 )
-"""For `recipes.ablations`: pictures, revisits and a minute of play, about 16,000 frames for each world."""
+"""For `recipes.ablations`: pictures, revisits and a minute of play, about 22,000 frames for each world."""
 
 THOROUGH = Plan(
     "thorough",
