@@ -17,7 +17,7 @@ from worldwire_training.base_config import Compile, OptimizerConfig, OwnContext
 from worldwire_training.base_model import BaseModel, NoiseConfig, clip_losses
 from worldwire_training.base_training import BaseTrainer
 from worldwire_training.clip_sampler import ClipBatch, ClipSampler, DropRates, Shape, ShapeSchedule, Told
-from worldwire_training.common import CACHE_TAG, Ranks, StepBudget
+from worldwire_training.common import CACHE_TAG, COMPILE_OPTIONS, Ranks, StepBudget
 from worldwire_training.distillation import DistillTrainer
 from worldwire_training.fused import compile_blocks, fused_elementwise
 from worldwire_training.speed_probe import random_store
@@ -177,9 +177,9 @@ def _trainer(settings) -> BaseTrainer:
     return BaseTrainer(settings, world, random_store(world, settings.device), Ranks.join(settings.device))
 
 
-def _compile_without_a_backend(function=None, **options):
-    options["backend"] = "eager"
-    return COMPILE(function, **options)
+def _compile_without_a_backend(function=None, *, options, **others):
+    assert options == COMPILE_OPTIONS  # without them gradients are wrong on a GPU
+    return COMPILE(function, backend="eager", **others)
 
 
 COMPILE = torch.compile

@@ -19,7 +19,7 @@ import os
 import random
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints
@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 Config = TypeVar("Config")
 CACHE_TAG = "worldwire-no-cudnn-attention"
 """What compiles in training keeps apart from what chose its kernels otherwise."""
+COMPILE_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"triton.mix_order_reduction": False}
+"""Of every torch.compile in training. With sums over rows and over columns in one kernel, the gradients of
+blocks were thousands of times too long and others at each call, from some number of tokens on (torch 2.11;
+pytorch/pytorch#190796 tells of 2.10)."""
 
 
 # ---------------------------------------------------------------------------------------------- ranks

@@ -17,6 +17,7 @@ import torch
 from worldwire_runtime.model import action, attention, blocks
 from worldwire_runtime.model.blocks import Block
 from worldwire_runtime.model.dit import DiT
+from worldwire_training.common import COMPILE_OPTIONS
 
 RECOMPILE_LIMIT = 64
 """Lengths of one are special to the compiler, and there are two number formats."""
@@ -41,7 +42,7 @@ def fused_elementwise(enabled: bool = True) -> Iterator[None]:
     try:
         for owner, name, function in plain if enabled else ():
             if function not in compiled:
-                compiled[function] = torch.compile(function, dynamic=True)
+                compiled[function] = torch.compile(function, dynamic=True, options=COMPILE_OPTIONS)
             setattr(owner, name, compiled[function])
         yield
     finally:
@@ -57,6 +58,6 @@ def compile_blocks(dit: DiT) -> None:
     """
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = BLOCK_LIMIT
     for block in cast(Sequence[Block], dit.blocks):
-        block.compile(dynamic=False)
+        block.compile(dynamic=False, options=COMPILE_OPTIONS)
         for owner, name in ((block, "prepare"), (block, "context_keys"), (block.cross_attn, "keys")):
-            setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False))
+            setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False, options=COMPILE_OPTIONS))

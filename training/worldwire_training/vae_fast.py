@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldwire_runtime.model.vae import NORM_EPSILON, VAE, CausalConv3d, ChannelNorm
+from worldwire_training.common import COMPILE_OPTIONS
 
 RECOMPILE_LIMIT = 64
 """Channel counts times data types that the compiled norm may be specialised for."""
@@ -108,4 +109,4 @@ def norm_rows(x: Tensor, gamma: Tensor, silu: bool) -> Tensor:
     return F.silu(x) if silu else x
 
 
-_compiled_norm_rows = torch.compile(norm_rows)
+_compiled_norm_rows = torch.compile(norm_rows, options=COMPILE_OPTIONS)

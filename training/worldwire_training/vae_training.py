@@ -30,6 +30,7 @@ from torch import Tensor
 from worldwire.errors import CheckpointError, ConfigError
 from worldwire_runtime.model.vae import VAE, CausalConv3d, VAEConfig
 from worldwire_training.common import (
+    COMPILE_OPTIONS,
     EMA,
     Budget,
     Progress,
@@ -414,7 +415,8 @@ def loss_function(config: VAETrainConfig) -> Callable[[VAE, Tensor], tuple[Tenso
             output = vae.decode_raw(noisy_latents(mean.float(), logvar.float(), config.latent_noise))
         return vae_loss(output - video, mean, logvar, config.losses)
 
-    return torch.compile(loss, dynamic=False) if config.compile == "whole" else loss
+    whole = config.compile == "whole"
+    return torch.compile(loss, dynamic=False, options=COMPILE_OPTIONS) if whole else loss
 
 
 def noisy_latents(mean: Tensor, logvar: Tensor, most_noise: float) -> Tensor:
