@@ -37,7 +37,7 @@ The light decoders need nothing but episodes and a VAE, whenever there is a minu
 
 `--set compile=blocks` makes a step up to twice as fast, once `$T warm $B --set compile=blocks` has compiled
 every clip shape (150 to 200 s with 8 processes; for `distill` with `--network distill`). Its gradients were
-wrong once, see LOG.md: watch `gradient_norm`, which is below 1.
+wrong until `COMPILE_OPTIONS`, see LOG.md: watch `gradient_norm`, which is below 1.
 
 Then, on any machine: `worldwire eval --preset OUT/distill/world --json FILE`, and OUT/base/world. To begin
 again on a bare machine from what came back, say `--init-from OUT/base/world` or `--teacher OUT/base/world`.
