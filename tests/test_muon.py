@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from worldwire_training import muon
 from worldwire_training.muon import Muon, is_matrix, matrix_shape, orthogonalise
 
 
@@ -15,9 +16,13 @@ def test_singular_values_come_near_one(shape: tuple[int, int, int]):
     assert values.max() < 1.3
 
 
-def test_each_matrix_goes_its_own_way_whatever_shares_its_batch():
+@pytest.mark.parametrize("at_once", [muon.MOST_AT_ONCE, 2 * 48, 1])
+def test_each_matrix_goes_its_own_way_whatever_shares_its_batch(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    monkeypatch.setattr(muon, "MOST_AT_ONCE", at_once)
     torch.manual_seed(0)
-    shapes = [(6, 8), (6, 8), (8, 6), (4, 3, 2), (2, 6, 4)]
+    shapes = [(6, 8), (6, 8), (6, 8), (8, 6), (4, 3, 2), (2, 6, 4)]
     gradients = [torch.randn(shape) for shape in shapes]
     together, alone = ([nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2))
     for weight, other, gradient in zip(together, alone, gradients, strict=True):

@@ -19,6 +19,10 @@ NEWTON_SCHULZ_STEPS = 5
 ADAM_LIKE_SCALE = 0.2
 """Times sqrt(larger side): updates then have the root mean square of typical Adam updates of that rate."""
 
+MOST_AT_ONCE = 2**28
+"""Elements of the weights that move at a time: 5 GiB of what comes and goes. With all of a 5B network at once
+it would be more than its activations."""
+
 
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised. Weights of equal matrix shape are orthogonalised in one batch."""
@@ -37,21 +41,25 @@ class Muon(torch.optim.Optimizer):
                 self._update(parameters, group["lr"], group["momentum"])
 
     def _update(self, parameters: list[nn.Parameter], rate: float, momentum: float) -> None:
+        by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+        for parameter in parameters:
+            by_shape[matrix_shape(parameter)].append(parameter)
+        for (rows, columns), alike in by_shape.items():
+            count = max(1, MOST_AT_ONCE // (rows * columns))
+            for first in range(0, len(alike), count):
+                self._move(alike[first : first + count], rate, momentum)
+
+    def _move(self, parameters: list[nn.Parameter], rate: float, momentum: float) -> None:
+        """One update of weights of equal matrix shape."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         averages = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
         torch._foreach_mul_(averages, momentum)
         torch._foreach_add_(averages, gradients)
         ahead = torch._foreach_add(gradients, averages, alpha=momentum)
-        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for place, parameter in enumerate(parameters):
-            by_shape[matrix_shape(parameter)].append(place)
-        for shape, places in by_shape.items():
-            directions = orthogonalise(torch.stack([ahead[place].reshape(shape) for place in places]))
-            shaped = [
-                d.reshape(parameters[p].shape) for d, p in zip(directions.unbind(0), places, strict=True)
-            ]
-            scale = rate * ADAM_LIKE_SCALE * max(shape) ** 0.5
-            torch._foreach_add_([parameters[place] for place in places], shaped, alpha=-scale)
+        shape = matrix_shape(parameters[0])
+        directions = orthogonalise(torch.stack([matrix.reshape(shape) for matrix in ahead]))
+        shaped = [d.reshape(p.shape) for d, p in zip(directions.unbind(0), parameters, strict=True)]
+        torch._foreach_add_(parameters, shaped, alpha=-rate * ADAM_LIKE_SCALE * max(shape) ** 0.5)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
