@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
         shape = matrix_shape(parameters[0])
         directions = orthogonalise(torch.stack([matrix.reshape(shape) for matrix in ahead]))
         shaped = [d.reshape(p.shape) for d, p in zip(directions.unbind(0), parameters, strict=True)]
-        torch._foreach_add_(parameters, shaped, alpha=-rate * ADAM_LIKE_SCALE * max(shape) ** 0.5)
+        torch._foreach_add_([*parameters], shaped, alpha=-rate * ADAM_LIKE_SCALE * max(shape) ** 0.5)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
