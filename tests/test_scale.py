@@ -37,6 +37,13 @@ def test_a_sharded_run_goes_on_with_more_and_with_fewer_processes(tmp_path: Path
     assert float((changing / WEIGHTS).read_text()) == pytest.approx(weights, rel=1e-5)
 
 
+@pytest.mark.parametrize("fast", [0, 1])
+def test_processes_agree_when_a_checkpoint_is_due(tmp_path: Path, fast: int):
+    """One that writes, while another is in its next step, waits for it for ever."""
+    run(tmp_path, 2, 4, f"fast={fast}")
+    assert len(losses(tmp_path)) == 4
+
+
 def test_damaged_or_missing_shards_are_told(tmp_path: Path):
     with pytest.raises(CheckpointError, match="no training checkpoint"):
         sharded_facts(tmp_path / "base.dcp")

@@ -41,6 +41,9 @@ COMPILE_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"triton.mix
 blocks were thousands of times too long and others at each call, from some number of tokens on (torch 2.11;
 pytorch/pytorch#190796 tells of 2.10)."""
 
+SYNC_EVERY = 10
+"""Steps between two agreements of the ranks on the time."""
+
 
 # ---------------------------------------------------------------------------------------------- ranks
 
@@ -212,16 +215,15 @@ class StepBudget:
 class TimeBudget:
     """A run of a fixed wall time, so that a decay always finishes however fast the machine is.
 
-    Rank 0's clock counts. Ranks agree on it once in `sync_every` steps (the agreement waits for the GPU),
+    Rank 0's clock counts. Ranks agree on it once in `SYNC_EVERY` steps (the agreement waits for the GPU),
     and all ranks must ask with the same sequence of steps. Time spent before a resume counts.
     """
 
-    def __init__(self, minutes: float, ranks: Ranks, sync_every: int = 10) -> None:
+    def __init__(self, minutes: float, ranks: Ranks) -> None:
         if minutes <= 0:
             raise ConfigError(f"a time budget must be positive, got {minutes} minutes")
         self.seconds = 60.0 * minutes
         self._ranks = ranks
-        self._sync_every = sync_every
         self._before = 0.0
         self._started = time.monotonic()
         self._agreed_step = -1
@@ -232,7 +234,7 @@ class TimeBudget:
         return self._before + time.monotonic() - self._started
 
     def progress(self, step: int) -> float:
-        if self._agreed_step < 0 or step - self._agreed_step >= self._sync_every:
+        if self._agreed_step < 0 or step - self._agreed_step >= SYNC_EVERY:
             self._agreed = self._ranks.broadcast_float(self.elapsed())
             self._agreed_step = step
         return min(1.0, self._agreed / self.seconds)
@@ -477,14 +479,22 @@ class ScalarLog:
 
 
 class Timer:
-    """Due once in so many minutes; never with 0."""
+    """Due once in so many minutes of rank 0's clock; never with 0.
 
-    def __init__(self, minutes: float) -> None:
+    What is due is often work of all ranks: one that saw it later than the others would be in its next step
+    while they wait for it. So ranks agree on it, once in `SYNC_EVERY` steps; all must ask at the same ones.
+    """
+
+    def __init__(self, minutes: float, ranks: Ranks) -> None:
         self._seconds = 60 * minutes
+        self._ranks = ranks
         self._last = time.monotonic()
 
-    def due(self) -> bool:
-        if not self._seconds or time.monotonic() - self._last < self._seconds:
+    def due(self, step: int) -> bool:
+        """Whether it is time, after so many steps of the run."""
+        if not self._seconds or (self._ranks.world_size > 1 and step % SYNC_EVERY):
+            return False
+        if self._ranks.broadcast_float(time.monotonic() - self._last) < self._seconds:
             return False
         self._last = time.monotonic()
         return True

@@ -113,16 +113,16 @@ class Trainer(ABC):
             self.load(budget)
         curves = ScalarLog(self.output, self.ranks)
         progress = Progress(self.name, self.ranks)
-        validation = Timer(self.run.validation.every_minutes)
-        checkpoint = Timer(self.run.checkpoint_minutes)
+        validation = Timer(self.run.validation.every_minutes, self.ranks)
+        checkpoint = Timer(self.run.checkpoint_minutes, self.ranks)
         until = self._pause(budget, began)
         while budget.progress(self.step) < until:
             self.train_step(budget)
             if self.step % self.run.log_every == 0:
                 progress.show(budget.progress(self.step), self.step, self._report(curves))
-            if checkpoint.due():
+            if checkpoint.due(self.step):
                 self._save_if_possible(budget)
-            if validation.due():
+            if validation.due(self.step):
                 self._validate(curves)
         if self.recent:
             self._report(curves)
