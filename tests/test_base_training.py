@@ -1,6 +1,7 @@
 """Training the base model: two steps on a CPU, a resume that goes on exactly, and what a step computes."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_resuming_another_network_is_a_typed_error(tmp_path: Path):
         trainer(config(tmp_path / "elsewhere")).fit(resume=True)
 
 
-def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path: Path):
+def test_a_run_that_diverges_says_so_and_writes_no_checkpoint(tmp_path: Path):
     trainer(config(tmp_path, pause_at=0.5)).fit()
     broken = trainer(config(tmp_path))
     saved = (tmp_path / CHECKPOINT_FILE).read_bytes()
@@ -103,7 +104,8 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(tmp_path: Path):
         broken.model.dit.head.head.weight.fill_(float("nan"))
     with pytest.raises(DivergedError, match="resume from the last checkpoint"):
         broken.fit()
-    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == saved
+    assert (tmp_path / f"{CHECKPOINT_FILE}.before").read_bytes() == saved
+    assert not (tmp_path / CHECKPOINT_FILE).exists()
     kept = common.load_checkpoint(tmp_path / "diverged_000000_rank0.pt")
     assert kept["latents"].shape[1] == 4
     assert kept["step"] == 0
@@ -141,6 +143,37 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_alive(
     assert "No space left" in caplog.text
     assert (tmp_path / CHECKPOINT_FILE).read_bytes() == saved
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_ctrl_c_keeps_the_step_and_a_resume_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole, running = trainer(config(tmp_path / "whole")), trainer(config(tmp_path))
+    step = BaseTrainer.train_step
+    whole.fit()
+
+    def interrupted(self, budget):
+        step(self, budget)
+        if self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as keys:
+        keys.setattr(BaseTrainer, "train_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            running.fit()
+    assert signal.getsignal(signal.SIGINT) is before
+    again = trainer(config(tmp_path))
+    again.fit(resume=True)
+    assert again.step == whole.step
+    for weight, expected in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected)
+
+
+def test_a_new_run_keeps_the_checkpoint_of_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    trainer(config(tmp_path, pause_at=0.5)).fit()
+    first = (tmp_path / CHECKPOINT_FILE).read_bytes()
+    trainer(config(tmp_path, seed=1)).fit()
+    assert (tmp_path / f"{CHECKPOINT_FILE}.before").read_bytes() == first
+    assert "--resume" in caplog.text
 
 
 def random_model() -> BaseModel:
@@ -338,6 +371,9 @@ def test_settings_are_read_with_overrides(tmp_path: Path):
     for wrong, said in (
         ("steps", "no assignment"),
         ("optimizer.rate=1", "unknown keys"),
+        ("steps=abc", "steps has the wrong type"),
+        ("optimizer.peak_rate=fast", "peak_rate has the wrong type"),
+        ("optimizer.peak_rate=true", "peak_rate has the wrong type"),
         ("=3", "no assignment"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        status = _guarded(argv)
+        status = guarded(lambda: _run_verb(argv))
         sys.stdout.flush()
     except BrokenPipeError:
         if not _nobody_reads():
@@ -56,10 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _guarded(argv: Sequence[str] | None) -> int:
+def _run_verb(argv: Sequence[str] | None) -> int:
+    args = parse(argv)
+    return int(args.run(args))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """A program's exit status: its own, 2 after an error of ours (one line on stderr), 130 after Ctrl-C."""
     try:
-        args = parse(argv)
-        return int(args.run(args))
+        return work()
     except WorldwireError as error:
         sys.stderr.write(f"worldwire: {error}\n")
         return EXIT_USAGE

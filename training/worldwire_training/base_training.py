@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,12 +185,16 @@ class BaseTrainer(Trainer):
     def sharded(self) -> bool:
         return self.config.parallel == "shard"
 
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.output / SHARDED_FOLDER if self.sharded else super().checkpoint_path
+
     def save(self, budget: Budget) -> None:
         if not self.sharded:
             super().save(budget)
             return
         self._check_finite()
-        path, optimizer = self.output / SHARDED_FOLDER, self._optimizer.parts[0]
+        path, optimizer = self.checkpoint_path, self._optimizer.parts[0]
         facts = self.facts(budget) | {"updates": self.ema.updates}
         save_sharded(path, self.model, optimizer, self.ema, facts, self.ranks)
 
@@ -197,7 +202,7 @@ class BaseTrainer(Trainer):
         if not self.sharded:
             super().load(budget)
             return
-        folder, facts = sharded_facts(self.output / SHARDED_FOLDER)
+        folder, facts = sharded_facts(self.checkpoint_path)
         check_identity(folder, facts["config"], self.run)
         self.ema.updates = int(facts["updates"])
         load_sharded(folder, self.model, self._optimizer.parts[0], self.ema)

@@ -17,6 +17,8 @@ import logging
 import math
 import os
 import random
+import signal
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -478,6 +480,30 @@ class ScalarLog:
             self._board.close()
 
 
+@contextmanager
+def interruptible(ranks: Ranks) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C only makes the yielded function true: the step ends, its weights are whole.
+
+    The second one ends the process at once. With several ranks it is left as it is, and so is what they hold
+    together; outside the main thread, too.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, _: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        log.info("stopping after this step (again: at once)")
+
+    alone = ranks.world_size == 1 and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, ask) if alone else None
+    try:
+        yield lambda: bool(asked)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
 class Timer:
     """Due once in so many minutes of rank 0's clock; never with 0.
 
@@ -559,6 +585,13 @@ def _dataclass_among(hint: Any) -> Any:
     return next((kind for kind in get_args(hint) if dataclasses.is_dataclass(kind)), hint)
 
 
+def check_plain_type(where: str, value: Any, hint: Any) -> None:
+    """ConfigError when a number, a text or a yes or no was expected, and something else came."""
+    accepted = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}.get(hint)
+    if accepted and (not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool)):
+        raise ConfigError(f"{where} has the wrong type", expected=hint.__name__, got=repr(value))
+
+
 def config_from_dict(values: Mapping[str, Any], kind: type[Config], where: str) -> Config:
     """`kind(**values)` with nested dataclasses, tuples for lists, and unknown keys refused by name."""
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -572,6 +605,7 @@ def config_from_dict(values: Mapping[str, Any], kind: type[Config], where: str) 
         if isinstance(value, Mapping) and dataclasses.is_dataclass(inner):
             given[name] = config_from_dict(value, inner, f"{where} [{name}]")  # type: ignore[arg-type]
         else:
+            check_plain_type(f"{where}: {name}", value, hints[name])
             given[name] = tuple(value) if isinstance(value, list) else value
     try:
         return kind(**given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from worldwire_training.common import (
     TimeBudget,
     Timer,
     differences,
+    interruptible,
     load_checkpoint,
     save_checkpoint,
 )
@@ -111,19 +113,26 @@ class Trainer(ABC):
         budget = _budget(self.run, self.ranks)
         if resume:
             self.load(budget)
+        else:
+            self._keep_other_run()
         curves = ScalarLog(self.output, self.ranks)
         progress = Progress(self.name, self.ranks)
         validation = Timer(self.run.validation.every_minutes, self.ranks)
         checkpoint = Timer(self.run.checkpoint_minutes, self.ranks)
         until = self._pause(budget, began)
-        while budget.progress(self.step) < until:
-            self.train_step(budget)
-            if self.step % self.run.log_every == 0:
-                progress.show(budget.progress(self.step), self.step, self._report(curves))
-            if checkpoint.due(self.step):
-                self._save_if_possible(budget)
-            if validation.due(self.step):
-                self._validate(curves)
+        with interruptible(self.ranks) as stopped:
+            while budget.progress(self.step) < until:
+                self.train_step(budget)
+                if self.step % self.run.log_every == 0:
+                    progress.show(budget.progress(self.step), self.step, self._report(curves))
+                if stopped():
+                    self.save(budget)
+                    log.info("step %d is kept in %s; to go on: --resume", self.step, self.checkpoint_path)
+                    raise KeyboardInterrupt
+                if checkpoint.due(self.step):
+                    self._save_if_possible(budget)
+                if validation.due(self.step):
+                    self._validate(curves)
         if self.recent:
             self._report(curves)
         self.save(budget)
@@ -200,7 +209,12 @@ class Trainer(ABC):
         if not self.ranks.is_main:
             return
         self._check_finite()
-        save_checkpoint(self.output / self.checkpoint, self.state() | self.facts(budget))
+        save_checkpoint(self.checkpoint_path, self.state() | self.facts(budget))
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the state of the run is kept."""
+        return self.output / self.checkpoint
 
     def facts(self, budget: Budget) -> dict[str, Any]:
         """What a checkpoint says of its run."""
@@ -211,6 +225,17 @@ class Trainer(ABC):
         """The network with averaged weights on rank 0, for validation; every rank must ask."""
         with self.ema.applied(self.model):
             yield self.model
+
+    def _keep_other_run(self) -> None:
+        """The checkpoint of a run before stays beside a new one's, where no resume takes it for its own."""
+        path = self.checkpoint_path
+        if not (self.ranks.is_main and path.exists()):
+            return
+        kept = path.with_name(path.name + ".before")
+        if kept.is_dir():
+            shutil.rmtree(kept)
+        path.replace(kept)
+        log.warning("%s is of a run before this one, kept as %s (--resume would have gone on)", path, kept.name)
 
     def _save_if_possible(self, budget: Budget) -> None:
         """A checkpoint in passing: a run does not end because a disk is full for a while."""
@@ -231,7 +256,7 @@ class Trainer(ABC):
 
     def load(self, budget: Budget) -> None:
         """Goes on from the checkpoint; CheckpointError when there is none or it is of another run."""
-        path = self.output / self.checkpoint
+        path = self.checkpoint_path
         state = load_checkpoint(path, self.ranks.device)
         check_identity(path, state.get("config", "{}"), self.run)
         try:

@@ -40,6 +40,7 @@ from worldwire_training.common import (
     TimeBudget,
     average_gradients,
     broadcast_model,
+    interruptible,
     load_checkpoint,
     random_state,
     save_checkpoint,
@@ -140,8 +141,12 @@ def train_vae(
     trainer = VAETrainer(config, frames, held_out, output, ranks)
     if resume:
         trainer.resume()
-    while not trainer.budget.spent(trainer.step):
-        trainer.train_step()
+    with interruptible(trainer.ranks) as stopped:
+        while not trainer.budget.spent(trainer.step):
+            trainer.train_step()
+            if stopped():
+                trainer.save()
+                raise KeyboardInterrupt
     return trainer.finish()
 
 

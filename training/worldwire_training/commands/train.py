@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from worldwire.cli import Command
+from worldwire.cli import Command, guarded
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -142,4 +142,5 @@ if __name__ == "__main__":  # torchrun starts this module, wherever the `worldwi
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     arguments = argparse.ArgumentParser(description=command.help)
     configure(arguments)
-    raise SystemExit(run(arguments.parse_args()))
+    parsed = arguments.parse_args()
+    raise SystemExit(guarded(lambda: run(parsed)))

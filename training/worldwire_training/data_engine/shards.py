@@ -40,6 +40,7 @@ def write_shard(path: Path, episodes: Iterable[tuple[str, Episode]]) -> None:
     Keys are unique in the shard and hold no dot or slash. Raises DataError for an episode that a reader would
     refuse.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:

@@ -47,6 +47,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worldwire.cli import guarded
 from worldwire.errors import WorldwireError
 from worldwire_training.base_config import BaseConfig, read_config
 from worldwire_training.clip_sampler import FULL_PAST, Shape
@@ -456,6 +457,10 @@ def one(args: argparse.Namespace) -> None:
     from worldwire_training.evaluation.report import Report
     from worldwire_training.evaluation.run import check_metrics, evaluate, header
 
+    if not (args.world and args.json):
+        raise AblationError(
+            "there is nothing to measure", remedy="name a world with --world, a file with --json"
+        )
     metrics = check_metrics(args.only or METRICS)
     with tempfile.TemporaryDirectory() as copy:
         folder = with_steps(args.world, args.steps, Path(copy) / "world") if args.steps else args.world
@@ -705,12 +710,12 @@ def main() -> int:
     """Run one stage; errors of ours are one line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args = parse()
-    try:
+
+    def stage() -> int:
         STAGES[args.stage](args)
-    except WorldwireError as error:
-        log.error("%s", error)
-        return 2
-    return 0
+        return 0
+
+    return guarded(stage)
 
 
 if __name__ == "__main__":

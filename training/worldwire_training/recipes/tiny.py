@@ -8,7 +8,7 @@
     python -m worldwire_training.recipes.tiny blend --work W --share 0.5           # between base and student
     python -m worldwire_training.recipes.tiny light --work W --minutes 1.5 [--set rate=0.75]
     python -m worldwire_training.recipes.tiny decoder --work W --minutes 3     # sharper pictures
-    python -m worldwire_training.recipes.tiny all --work W --size smoke    # all of it on a CPU, in a minute
+    python -m worldwire_training.recipes.tiny all --work W --size smoke  # all on a CPU, some minutes
 
 The whole recipe on one H200, from the weights and with the VAE that ship, in parts of at most ten minutes.
 Run so far: `render`, `base` for 8.3 minutes and `distill` for 3, each in one piece (training/LOG.md); not
@@ -63,6 +63,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from worldwire.cli import EXIT_INTERRUPTED, guarded
 from worldwire.errors import WorldwireError
 from worldwire_runtime.config import WorldConfig
 from worldwire_training.base_config import BaseConfig, read_config
@@ -91,6 +92,10 @@ SIZES = {
     "tiny": Size(161, (192, 320), held_out=32, vae_held_out=16),
     "smoke": Size(33, (64, 96), held_out=2, vae_held_out=1),
 }
+
+
+CHECKPOINT_TIME_S = 60.0
+"""After Ctrl-C."""
 
 
 class StageError(WorldwireError):
@@ -254,7 +259,9 @@ def _train(
     for setting in settings:
         command += ["--set", setting]
     log.info("%s", " ".join(command))
-    code = subprocess.run(command, check=False).returncode
+    code = _finished(command)
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
     if code:
         raise StageError(
             f"the stage {network} failed", expected="exit status 0", got=str(code), remedy="see its log above"
@@ -275,10 +282,24 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def _timed(name: str, stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+def _finished(command: Sequence[str]) -> int:
+    """The exit status of a training, which is given the time to keep its checkpoint after Ctrl-C."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        try:
+            process.wait(CHECKPOINT_TIME_S)
+        finally:
+            process.kill()
+        raise
+
+
+def _timed(name: str, stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     started = time.monotonic()
     stage(args)
     log.info("stage %s took %.1f s", name, time.monotonic() - started)
+    return 0
 
 
 def main() -> int:
@@ -316,12 +337,7 @@ def main() -> int:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the training")
     args = parser.parse_args()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((args.work / "compiled").resolve()))
-    try:
-        _timed(args.stage, STAGES[args.stage], args)
-    except WorldwireError as error:
-        log.error("%s", error)
-        return 2
-    return 0
+    return guarded(lambda: _timed(args.stage, STAGES[args.stage], args))
 
 
 if __name__ == "__main__":
