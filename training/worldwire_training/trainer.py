@@ -235,7 +235,7 @@ class Trainer(ABC):
         if kept.is_dir():
             shutil.rmtree(kept)
         path.replace(kept)
-        log.warning("%s is of a run before this one, kept as %s (--resume would have gone on)", path, kept.name)
+        log.warning("%s is of a run before this one: it is %s now (--resume would go on)", path, kept.name)
 
     def _save_if_possible(self, budget: Budget) -> None:
         """A checkpoint in passing: a run does not end because a disk is full for a while."""
