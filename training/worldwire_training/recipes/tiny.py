@@ -60,6 +60,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ SIZES = {
 
 
 CHECKPOINT_TIME_S = 60.0
-"""After Ctrl-C."""
+"""Of a training, after Ctrl-C."""
 
 
 class StageError(WorldwireError):
@@ -288,11 +289,11 @@ def _finished(command: Sequence[str]) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(CHECKPOINT_TIME_S)
-        finally:
-            process.kill()
         raise
+    finally:
+        process.kill()
 
 
 def _timed(name: str, stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
