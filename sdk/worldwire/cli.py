@@ -61,10 +61,10 @@ def _run_verb(argv: Sequence[str] | None) -> int:
     return int(args.run(args))
 
 
-def guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int | None]) -> int:
     """A program's exit status: its own, 2 after an error of ours (one line on stderr), 130 after Ctrl-C."""
     try:
-        return work()
+        return work() or 0
     except WorldwireError as error:
         sys.stderr.write(f"worldwire: {error}\n")
         return EXIT_USAGE

@@ -481,11 +481,11 @@ class ScalarLog:
 
 
 @contextmanager
-def interruptible(ranks: Ranks) -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C only makes the yielded function true: the step ends, its weights are whole.
+def interruptible(ranks: Ranks, save: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Inside, Ctrl-C lets the step end: the yielded function, called between two steps, saves and raises
+    KeyboardInterrupt then. The second Ctrl-C ends the process at once.
 
-    The second one ends the process at once. With several ranks it is left as it is, and so is what they hold
-    together; outside the main thread, too.
+    With several ranks, which would have to agree on it, and outside the main thread it is left as it is.
     """
     asked: list[int] = []
 
@@ -497,8 +497,15 @@ def interruptible(ranks: Ranks) -> Iterator[Callable[[], bool]]:
 
     alone = ranks.world_size == 1 and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, ask) if alone else None
+
+    def stop_if_asked() -> None:
+        if asked:
+            save()
+            log.info("the last step is kept; to go on: --resume")
+            raise KeyboardInterrupt
+
     try:
-        yield lambda: bool(asked)
+        yield stop_if_asked
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +121,12 @@ class Trainer(ABC):
         validation = Timer(self.run.validation.every_minutes, self.ranks)
         checkpoint = Timer(self.run.checkpoint_minutes, self.ranks)
         until = self._pause(budget, began)
-        with interruptible(self.ranks) as stopped:
+        with interruptible(self.ranks, partial(self.save, budget)) as stop_if_asked:
             while budget.progress(self.step) < until:
                 self.train_step(budget)
                 if self.step % self.run.log_every == 0:
                     progress.show(budget.progress(self.step), self.step, self._report(curves))
-                if stopped():
-                    self.save(budget)
-                    log.info("step %d is kept in %s; to go on: --resume", self.step, self.checkpoint_path)
-                    raise KeyboardInterrupt
+                stop_if_asked()
                 if checkpoint.due(self.step):
                     self._save_if_possible(budget)
                 if validation.due(self.step):

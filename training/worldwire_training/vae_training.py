@@ -141,12 +141,10 @@ def train_vae(
     trainer = VAETrainer(config, frames, held_out, output, ranks)
     if resume:
         trainer.resume()
-    with interruptible(trainer.ranks) as stopped:
+    with interruptible(trainer.ranks, trainer.save) as stop_if_asked:
         while not trainer.budget.spent(trainer.step):
             trainer.train_step()
-            if stopped():
-                trainer.save()
-                raise KeyboardInterrupt
+            stop_if_asked()
     return trainer.finish()
 
 

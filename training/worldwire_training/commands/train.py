@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from worldwire.cli import Command, guarded
@@ -142,5 +143,4 @@ if __name__ == "__main__":  # torchrun starts this module, wherever the `worldwi
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     arguments = argparse.ArgumentParser(description=command.help)
     configure(arguments)
-    parsed = arguments.parse_args()
-    raise SystemExit(guarded(lambda: run(parsed)))
+    raise SystemExit(guarded(partial(run, arguments.parse_args())))

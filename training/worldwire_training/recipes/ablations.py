@@ -44,6 +44,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -710,12 +711,7 @@ def main() -> int:
     """Run one stage; errors of ours are one line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args = parse()
-
-    def stage() -> int:
-        STAGES[args.stage](args)
-        return 0
-
-    return guarded(stage)
+    return guarded(partial(STAGES[args.stage], args))
 
 
 if __name__ == "__main__":

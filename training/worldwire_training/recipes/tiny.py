@@ -62,6 +62,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from worldwire.cli import EXIT_INTERRUPTED, guarded
@@ -269,6 +270,19 @@ def _train(
         )
 
 
+def _finished(command: Sequence[str]) -> int:
+    """The exit status of a training, which is given the time to keep its checkpoint after Ctrl-C."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(CHECKPOINT_TIME_S)
+        raise
+    finally:
+        process.kill()
+
+
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "probe": probe,
     "warm": warm,
@@ -283,24 +297,10 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def _finished(command: Sequence[str]) -> int:
-    """The exit status of a training, which is given the time to keep its checkpoint after Ctrl-C."""
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(CHECKPOINT_TIME_S)
-        raise
-    finally:
-        process.kill()
-
-
-def _timed(name: str, stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+def _timed(name: str, stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     started = time.monotonic()
     stage(args)
     log.info("stage %s took %.1f s", name, time.monotonic() - started)
-    return 0
 
 
 def main() -> int:
@@ -338,7 +338,7 @@ def main() -> int:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the training")
     args = parser.parse_args()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((args.work / "compiled").resolve()))
-    return guarded(lambda: _timed(args.stage, STAGES[args.stage], args))
+    return guarded(partial(_timed, args.stage, STAGES[args.stage], args))
 
 
 if __name__ == "__main__":
